@@ -1,0 +1,17 @@
+# restorert_feature(<name> <found> <what is there> <what lacks, and the cure>): turns the option
+# RESTORERT_<name> (AUTO, ON or OFF) and what was found into RESTORERT_WITH_<name>, and says so.
+function(restorert_feature name found present missing)
+  set(mode "${RESTORERT_${name}}")
+  set(with OFF)
+  if(mode STREQUAL "OFF")
+    message(STATUS "restorert: ${name} is off")
+  elseif(found)
+    set(with ON)
+    message(STATUS "restorert: ${name} ${present}")
+  elseif(mode STREQUAL "ON")
+    message(FATAL_ERROR "restorert: -D${name}=ON, but ${missing}")
+  else()
+    message(STATUS "restorert: ${name} left out: ${missing}")
+  endif()
+  set(RESTORERT_WITH_${name} ${with} PARENT_SCOPE)
+endfunction()

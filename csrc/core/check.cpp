@@ -1,0 +1,232 @@
+#include "core/check.h"
+
+#include <cmath>
+#include <cstdio>
+#include <limits>
+
+namespace restorert {
+namespace {
+
+std::string tuple_text(const std::array<std::int64_t, TensorView::kMaxRank>& values, int count) {
+  std::string text = "(";
+  for (int i = 0; i < count; ++i) {
+    if (i > 0) text += ", ";
+    text += std::to_string(values[static_cast<std::size_t>(i)]);
+  }
+  return text + (count == 1 ? ",)" : ")");
+}
+
+std::string device_text(const TensorView& view) {
+  if (view.device == DeviceKind::kCuda && view.device_index >= 0) {
+    return "cuda:" + std::to_string(view.device_index);
+  }
+  return view.device_name;
+}
+
+std::string subject(const char* op, const char* name) {
+  return std::string(op) + ": argument '" + name + "' ";
+}
+
+// True when the byte size of the view does not fit in 63 bits.
+bool size_overflows(const TensorView& view) {
+  std::uint64_t bytes = item_size(view.dtype);
+  bool empty = false;
+  for (int i = 0; i < view.rank; ++i) {
+    empty = empty || view.shape[static_cast<std::size_t>(i)] == 0;
+  }
+  if (empty) return false;
+  for (int i = 0; i < view.rank; ++i) {
+    const auto size = static_cast<std::uint64_t>(view.shape[static_cast<std::size_t>(i)]);
+    if (bytes > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) / size) {
+      return true;
+    }
+    bytes *= size;
+  }
+  return false;
+}
+
+bool overlaps(const TensorView& a, const TensorView& b) {
+  const auto a_bytes = static_cast<std::uintptr_t>(element_count(a)) * item_size(a.dtype);
+  const auto b_bytes = static_cast<std::uintptr_t>(element_count(b)) * item_size(b.dtype);
+  if (a_bytes == 0 || b_bytes == 0) return false;
+  const auto a_first = reinterpret_cast<std::uintptr_t>(a.data);
+  const auto b_first = reinterpret_cast<std::uintptr_t>(b.data);
+  // Differences, so that a range ending at the top of the address space cannot wrap around.
+  return a_first <= b_first ? b_first - a_first < a_bytes : a_first - b_first < b_bytes;
+}
+
+}  // namespace
+
+DType dtype_from_name(const std::string& name) {
+  if (name == "float32") return DType::kFloat32;
+  if (name == "float16") return DType::kFloat16;
+  if (name == "bfloat16") return DType::kBFloat16;
+  if (name == "uint8") return DType::kUInt8;
+  return DType::kOther;
+}
+
+DeviceKind device_from_name(const std::string& name) {
+  if (name == "cpu") return DeviceKind::kCpu;
+  if (name == "cuda") return DeviceKind::kCuda;
+  return DeviceKind::kOther;
+}
+
+std::int64_t element_count(const TensorView& view) {
+  std::int64_t count = 1;
+  for (int i = 0; i < view.rank; ++i) {
+    // Zero first: the other sizes of an empty tensor may be anything.
+    if (view.shape[static_cast<std::size_t>(i)] == 0) return 0;
+  }
+  for (int i = 0; i < view.rank; ++i) count *= view.shape[static_cast<std::size_t>(i)];
+  return count;
+}
+
+bool has_layout(const TensorView& view, Layout layout) {
+  if (view.rank != 4) return false;
+  if (element_count(view) == 0) return true;
+  constexpr std::array<std::size_t, 4> kOrderNCHW{3, 2, 1, 0};
+  constexpr std::array<std::size_t, 4> kOrderNHWC{1, 3, 2, 0};
+  std::int64_t expected = 1;
+  for (const std::size_t axis : layout == Layout::kNCHW ? kOrderNCHW : kOrderNHWC) {
+    // The stride of an axis of length 1 is never used, and frameworks leave anything in it.
+    if (view.shape[axis] != 1 && view.strides[axis] != expected) return false;
+    expected *= view.shape[axis];
+  }
+  return true;
+}
+
+Status check_tensor(const char* op, const Argument& argument, int rank, const char* axes) {
+  const TensorView& view = argument.view;
+  if (view.rank != rank) {
+    return Status::invalid(subject(op, argument.name) + "has " + std::to_string(view.rank) +
+                           " dimensions; expected " + std::to_string(rank) + " " + axes);
+  }
+  if (!is_floating(view.dtype)) {
+    return {StatusCode::kUnsupportedDType, subject(op, argument.name) + "has dtype " +
+                                               view.dtype_name +
+                                               "; expected float32, float16 or bfloat16"};
+  }
+  if (view.device == DeviceKind::kOther) {
+    return Status::invalid(subject(op, argument.name) + "is on device " + view.device_name +
+                           "; expected cpu or cuda");
+  }
+  for (int i = 0; i < view.rank; ++i) {
+    if (view.shape[static_cast<std::size_t>(i)] < 0) {
+      return Status::invalid(subject(op, argument.name) + "has shape " +
+                             tuple_text(view.shape, view.rank) + "; expected sizes >= 0");
+    }
+  }
+  if (size_overflows(view)) {
+    return Status::invalid(subject(op, argument.name) + "has shape " +
+                           tuple_text(view.shape, view.rank) +
+                           "; expected a tensor whose size in bytes fits in 63 bits");
+  }
+  if (element_count(view) > 0) {
+    if (view.data == nullptr) {
+      return Status::invalid(subject(op, argument.name) +
+                             "is a null pointer; expected the address of its data");
+    }
+    if (reinterpret_cast<std::uintptr_t>(view.data) % item_size(view.dtype) != 0) {
+      return Status::invalid(subject(op, argument.name) +
+                             "is misaligned; expected an address that is a multiple of its "
+                             "element size");
+    }
+  }
+  return {};
+}
+
+Status check_same_device(const char* op, const Argument& argument, const Argument& reference) {
+  if (argument.view.device != reference.view.device ||
+      argument.view.device_index != reference.view.device_index) {
+    return Status::invalid(
+        subject(op, argument.name) + "is on device " + device_text(argument.view) + "; expected " +
+        device_text(reference.view) + ", the device of '" + reference.name + "'");
+  }
+  return {};
+}
+
+Status check_parameter(const char* op, const Argument& argument, std::int64_t length,
+                       const Argument& reference) {
+  const TensorView& view = argument.view;
+  RESTORERT_RETURN_IF_ERROR(check_tensor(op, argument, 1, "(a vector)"));
+  if (view.shape[0] != length) {
+    return Status::invalid(subject(op, argument.name) + "has length " +
+                           std::to_string(view.shape[0]) + "; expected " + std::to_string(length));
+  }
+  if (view.dtype != DType::kFloat32 && view.dtype != reference.view.dtype) {
+    return {StatusCode::kUnsupportedDType,
+            subject(op, argument.name) + "has dtype " + view.dtype_name + "; expected float32 or " +
+                reference.view.dtype_name + ", the dtype of '" + reference.name + "'"};
+  }
+  if (view.shape[0] > 1 && view.strides[0] != 1) {
+    return Status::invalid(subject(op, argument.name) + "has stride " +
+                           std::to_string(view.strides[0]) + "; expected a contiguous vector");
+  }
+  return check_same_device(op, argument, reference);
+}
+
+Status check_elementwise_pair(const char* op, const Argument& input, const Argument& output,
+                              Layout* layout) {
+  RESTORERT_RETURN_IF_ERROR(check_tensor(op, output, 4, "(N, C, H, W)"));
+  RESTORERT_RETURN_IF_ERROR(check_same_device(op, output, input));
+  if (output.view.dtype != input.view.dtype) {
+    return {StatusCode::kUnsupportedDType,
+            subject(op, output.name) + "has dtype " + output.view.dtype_name + "; expected " +
+                input.view.dtype_name + ", the dtype of '" + input.name + "'"};
+  }
+  if (output.view.shape != input.view.shape) {
+    return Status::invalid(subject(op, output.name) + "has shape " +
+                           tuple_text(output.view.shape, 4) + "; expected " +
+                           tuple_text(input.view.shape, 4) + ", the shape of '" + input.name + "'");
+  }
+  const bool input_nchw = has_layout(input.view, Layout::kNCHW);
+  const bool input_nhwc = has_layout(input.view, Layout::kNHWC);
+  if (!input_nchw && !input_nhwc) {
+    return Status::invalid(subject(op, input.name) + "has strides " +
+                           tuple_text(input.view.strides, 4) + " for shape " +
+                           tuple_text(input.view.shape, 4) +
+                           "; expected a contiguous or channels_last tensor");
+  }
+  // A tensor with one channel or one pixel is both; then the output decides.
+  if (input_nchw && has_layout(output.view, Layout::kNCHW)) {
+    *layout = Layout::kNCHW;
+  } else if (input_nhwc && has_layout(output.view, Layout::kNHWC)) {
+    *layout = Layout::kNHWC;
+  } else {
+    return Status::invalid(subject(op, output.name) + "has strides " +
+                           tuple_text(output.view.strides, 4) + "; expected a " +
+                           (input_nchw ? "contiguous" : "channels_last") + " tensor, as '" +
+                           input.name + "' is");
+  }
+  // In place is safe because every element is read before it is written, by the same thread.
+  if (output.view.data != input.view.data && overlaps(output.view, input.view)) {
+    return Status::invalid(subject(op, output.name) + "overlaps '" + input.name +
+                           "'; expected the same memory (in place) or separate memory");
+  }
+  return {};
+}
+
+Status check_disjoint(const char* op, const Argument& output, const Argument& input) {
+  if (overlaps(output.view, input.view)) {
+    return Status::invalid(subject(op, output.name) + "overlaps '" + input.name +
+                           "'; expected separate memory");
+  }
+  return {};
+}
+
+Status check_number(const char* op, const char* name, double value, double minimum) {
+  if (std::isfinite(value) && value >= minimum &&
+      std::abs(value) <= static_cast<double>(std::numeric_limits<float>::max())) {
+    return {};
+  }
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "is %g; expected ", value);
+  std::string message = subject(op, name) + text.data() + "a finite float32";
+  if (std::isfinite(minimum)) {
+    std::snprintf(text.data(), text.size(), " >= %g", minimum);
+    message += text.data();
+  }
+  return Status::invalid(message);
+}
+
+}  // namespace restorert

@@ -1,0 +1,45 @@
+// Argument checks that every op shares. Each returns a status whose message is one line of the form
+// "<op>: argument '<name>' has ...; expected ...".
+#pragma once
+
+#include <initializer_list>
+#include <string>
+
+#include "core/status.h"
+#include "core/tensor_view.h"
+
+namespace restorert {
+
+struct Argument {
+  const char* name;
+  const TensorView& view;
+};
+
+// Rank, sizes, dtype (fp32, fp16 or bf16), device, pointer and alignment: all but the strides.
+Status check_tensor(const char* op, const Argument& argument, int rank, const char* axes);
+
+// The same device (kind and index) as `reference`.
+Status check_same_device(const char* op, const Argument& argument, const Argument& reference);
+
+// A contiguous vector of `length` elements, of type fp32 or of the type of `reference`.
+Status check_parameter(const char* op, const Argument& argument, std::int64_t length,
+                       const Argument& reference);
+
+// `output` has the shape, dtype and device of `input`; both are dense in one layout, which is
+// written to `*layout`; they share all of their memory (in place) or none of it. Both
+// 4-dimensional.
+Status check_elementwise_pair(const char* op, const Argument& input, const Argument& output,
+                              Layout* layout);
+
+// `output` shares no memory with `input`.
+Status check_disjoint(const char* op, const Argument& output, const Argument& input);
+
+// A finite number >= minimum.
+Status check_number(const char* op, const char* name, double value, double minimum);
+
+// Elements in a view whose sizes have been checked.
+std::int64_t element_count(const TensorView& view);
+
+bool has_layout(const TensorView& view, Layout layout);
+
+}  // namespace restorert

@@ -1,0 +1,158 @@
+// Device building blocks: packs of 16 bytes, merging moments over a block, launching.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <string>
+
+#include "core/moments.h"
+#include "core/scalar.h"
+#include "core/status.h"
+
+namespace restorert {
+
+// V neighbouring elements that one thread loads or stores at once.
+template <typename T, int V>
+struct alignas(sizeof(T) * V) Pack {
+  T v[V];
+};
+
+namespace detail {
+
+template <int kBytes>
+struct Word;
+template <>
+struct Word<16> {
+  using type = uint4;
+};
+template <>
+struct Word<4> {
+  using type = unsigned int;
+};
+template <>
+struct Word<2> {
+  using type = unsigned short;
+};
+
+}  // namespace detail
+
+// A load that leaves the line in the caches, for data that is read again soon.
+template <typename T, int V>
+__device__ __forceinline__ Pack<T, V> load(const T* address) {
+  using Word = typename detail::Word<sizeof(T) * V>::type;
+  const Word word = *reinterpret_cast<const Word*>(address);
+  Pack<T, V> pack;
+  memcpy(&pack, &word, sizeof(pack));
+  return pack;
+}
+
+// A load and a store of data that is not touched again: first to be evicted.
+template <typename T, int V>
+__device__ __forceinline__ Pack<T, V> load_once(const T* address) {
+  using Word = typename detail::Word<sizeof(T) * V>::type;
+  const Word word = __ldcs(reinterpret_cast<const Word*>(address));
+  Pack<T, V> pack;
+  memcpy(&pack, &word, sizeof(pack));
+  return pack;
+}
+
+template <typename T, int V>
+__device__ __forceinline__ void store_once(T* address, const Pack<T, V>& pack) {
+  using Word = typename detail::Word<sizeof(T) * V>::type;
+  Word word;
+  memcpy(&word, &pack, sizeof(word));
+  __stcs(reinterpret_cast<Word*>(address), word);
+}
+
+// core/moments.h's merge with the device's fast division; counts stay far below 2^126.
+__device__ __forceinline__ Moments<float> merge_fast(const Moments<float>& a,
+                                                     const Moments<float>& b) {
+  const float count = a.count + b.count;
+  if (count == 0.0F) return a;
+  const float delta = b.mean - a.mean;
+  const float share = __fdividef(b.count, count);
+  return {count, a.mean + delta * share, a.m2 + b.m2 + delta * delta * (a.count * share)};
+}
+
+// Merges the moments of all threads of a block, always in the same order, and gives every thread
+// the result. All threads take part; blockDim.x is a multiple of 32, at most 1024.
+__device__ __forceinline__ Moments<float> block_merge(Moments<float> moments) {
+  __shared__ Moments<float> warps[32];
+  __shared__ Moments<float> total;
+  constexpr unsigned kAll = 0xffffffffU;
+  const unsigned lane = threadIdx.x % 32;
+  const unsigned warp = threadIdx.x / 32;
+  // Lane 0 holds the merged value in the end; what the upper lanes hold is of no use.
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    const Moments<float> other{__shfl_down_sync(kAll, moments.count, offset),
+                               __shfl_down_sync(kAll, moments.mean, offset),
+                               __shfl_down_sync(kAll, moments.m2, offset)};
+    moments = merge_fast(moments, other);
+  }
+  __syncthreads();  // an earlier call's result has been read
+  if (lane == 0) warps[warp] = moments;
+  __syncthreads();
+  if (warp == 0) {
+    moments = lane < blockDim.x / 32 ? warps[lane] : Moments<float>{0.0F, 0.0F, 0.0F};
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) {
+      const Moments<float> other{__shfl_down_sync(kAll, moments.count, offset),
+                                 __shfl_down_sync(kAll, moments.mean, offset),
+                                 __shfl_down_sync(kAll, moments.m2, offset)};
+      moments = merge_fast(moments, other);
+    }
+    if (lane == 0) total = moments;
+  }
+  __syncthreads();
+  return total;
+}
+
+// Makes a device current for the lifetime of the guard; index -1 leaves the current one.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(int index) {
+    if (index < 0) return;
+    error_ = cudaGetDevice(&previous_);
+    if (error_ != cudaSuccess || previous_ == index) return;
+    error_ = cudaSetDevice(index);
+    restore_ = error_ == cudaSuccess;
+  }
+  ~DeviceGuard() {
+    if (restore_) static_cast<void>(cudaSetDevice(previous_));
+  }
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+  cudaError_t error() const { return error_; }
+
+ private:
+  int previous_ = 0;
+  bool restore_ = false;
+  cudaError_t error_ = cudaSuccess;
+};
+
+// "<op>: <what> failed: <CUDA's message>". Takes the error out of CUDA's per-thread error state.
+inline Status cuda_status(const char* op, const char* what, cudaError_t error) {
+  if (error == cudaSuccess) return {};
+  static_cast<void>(cudaGetLastError());
+  return {StatusCode::kCudaError,
+          std::string(op) + ": " + what + " failed: " + cudaGetErrorString(error)};
+}
+
+// Launches `kernel` with `blocks` x `threads` and returns this launch's own error, not an older
+// one.
+template <typename... Parameters, typename... Values>
+cudaError_t launch(void (*kernel)(Parameters...), std::int64_t blocks, int threads,
+                   cudaStream_t stream, Values... values) {
+  // Kernels loop over their work items, so capping the grid is always right.
+  constexpr std::int64_t kMaxBlocks = 0x7fffffff;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks), 1, 1);
+  config.blockDim = dim3(static_cast<unsigned>(threads), 1, 1);
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, values...);
+}
+
+}  // namespace restorert
