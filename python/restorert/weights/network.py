@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from restorert._atomic import replacing
 from restorert.errors import CheckpointError, RestorertError
+from restorert.files import replace_atomically
 from restorert.networks import (
     FAMILIES,
     NetworkSpec,
@@ -120,7 +120,7 @@ def save_network(network: nn.Module, path: str | os.PathLike[str]) -> None:
     if spec is not None:
         metadata[_NETWORK_KEY] = spec.name
     try:
-        with replacing(path) as temporary:
+        with replace_atomically(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
     except OSError as error:
         reason = error.strerror or error

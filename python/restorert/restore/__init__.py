@@ -1,0 +1,17 @@
+"""Restoring pictures: files in, engine, files out."""
+
+from restorert.restore.images import MAX_PIXELS, Picture, read_image, write_image
+from restorert.restore.pictures import Engine, restore_image, restore_picture
+from restorert.restore.tiles import restore_tiled, tile_grid
+
+__all__ = [
+    "MAX_PIXELS",
+    "Engine",
+    "Picture",
+    "read_image",
+    "restore_image",
+    "restore_picture",
+    "restore_tiled",
+    "tile_grid",
+    "write_image",
+]
