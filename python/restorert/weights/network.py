@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import cast
 
 import torch
 from safetensors.torch import save_file
@@ -17,7 +16,7 @@ from restorert.errors import CheckpointError, RestorertError
 from restorert.files import replace_atomically
 from restorert.networks import (
     FAMILIES,
-    NetworkSpec,
+    RestorationNetwork,
     list_networks,
     network_from_state_dict,
     network_spec,
@@ -27,7 +26,7 @@ from restorert.weights.checkpoint import Checkpoint, read_checkpoint
 _NETWORK_KEY = "restorert.network"
 
 
-def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> nn.Module:
+def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> RestorationNetwork:
     """The network a checkpoint belongs to: family, variant and sizes are read off the tensors.
 
     Published variants of equal sizes (``hinet-gopro`` and ``hinet-reds``) are told apart by
@@ -67,14 +66,14 @@ def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> nn
             f"{path}: no network can be built of its tensors ({' '.join(str(error).split())[:120]})"
         ) from None
     source = dataclasses.replace(checkpoint.source, sha256=weights_hash(network))
-    network.checkpoint = source  # type: ignore[assignment]
+    network.checkpoint = source
     return network
 
 
-def _check_name(name: str, network: nn.Module) -> None:
+def _check_name(name: str, network: RestorationNetwork) -> None:
     """Refuse ``name`` where the sizes are published ones, but not those of ``name``."""
     asked = network_spec(name)
-    found = cast(NetworkSpec, network.spec)
+    found = network.spec
     fitting = [other for other in list_networks() if network_spec(other).config == found.config]
     if asked.family != found.family or (fitting and name not in fitting):
         raise CheckpointError(

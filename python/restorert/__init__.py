@@ -1,0 +1,78 @@
+"""restorert: TensorRT-accelerated inference for image-restoration networks.
+
+import restorert as rr
+
+net = rr.create_network("hinet")
+engine = rr.build_engine(net, precision="fp16", shape=(1, 3, 720, 1280))
+out = engine(frames)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from restorert.engine import EngineCache, Recipe, ShapeProfile, read_recipe
+    from restorert.engine.tensorrt_build import load_plugins
+    from restorert.errors import RestorertError
+    from restorert.export import export_onnx
+    from restorert.networks import NetworkSpec, create_network, list_networks, network_spec
+    from restorert.restore import restore_image
+    from restorert.runners import Engine, build_engine, build_engine_file, load_engine
+    from restorert.weights import load_network, save_network
+
+# Loaded on first use: `restorert --help` needs neither torch nor a runner.
+_HOMES = {
+    "Engine": "restorert.runners",
+    "EngineCache": "restorert.engine",
+    "NetworkSpec": "restorert.networks",
+    "Recipe": "restorert.engine",
+    "RestorertError": "restorert.errors",
+    "ShapeProfile": "restorert.engine",
+    "build_engine": "restorert.runners",
+    "build_engine_file": "restorert.runners",
+    "create_network": "restorert.networks",
+    "export_onnx": "restorert.export",
+    "list_networks": "restorert.networks",
+    "load_engine": "restorert.runners",
+    "load_network": "restorert.weights",
+    "load_plugins": "restorert.engine.tensorrt_build",
+    "network_spec": "restorert.networks",
+    "read_recipe": "restorert.engine",
+    "restore_image": "restorert.restore",
+    "save_network": "restorert.weights",
+}
+
+__all__ = [
+    "Engine",
+    "EngineCache",
+    "NetworkSpec",
+    "Recipe",
+    "RestorertError",
+    "ShapeProfile",
+    "__version__",
+    "build_engine",
+    "build_engine_file",
+    "create_network",
+    "export_onnx",
+    "list_networks",
+    "load_engine",
+    "load_network",
+    "load_plugins",
+    "network_spec",
+    "read_recipe",
+    "restore_image",
+    "save_network",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        import importlib
+
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'restorert' has no attribute {name!r}")

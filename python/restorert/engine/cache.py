@@ -1,0 +1,76 @@
+"""Engines and ONNX files built once: keyed on everything that changes them, safe to share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from restorert.errors import BuildError
+
+
+def cache_folder() -> Path:
+    """``$RESTORERT_CACHE``, else ``$XDG_CACHE_HOME/restorert``, else ``~/.cache/restorert``."""
+    if chosen := os.environ.get("RESTORERT_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "restorert"
+
+
+def cache_key(facts: dict[str, Any]) -> str:
+    """Hex SHA-256 of the facts as canonical JSON."""
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class EngineCache:
+    """A folder of files named by key. Several processes may use it at once.
+
+    Each file is built under a lock of its own and appears by a rename, so a reader meets either
+    nothing or a whole file; who waits for the lock finds the other's file and builds nothing.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        self.folder = Path(folder) if folder is not None else cache_folder()
+
+    def path(self, label: str, facts: dict[str, Any], suffix: str) -> Path:
+        """Where the file with these facts is or will be; ``label`` is for people."""
+        readable = re.sub(r"[^A-Za-z0-9._-]+", "-", label)
+        return self.folder / f"{readable}-{cache_key(facts)[:20]}{suffix}"
+
+    @contextmanager
+    def locked(self, path: Path) -> Iterator[None]:
+        """Hold the lock of one file."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(f"{path}.lock")
+            lock.acquire()
+        except OSError as error:
+            raise BuildError(
+                f"cannot write the cache folder {path.parent} ({error.strerror or error}); "
+                f"choose another with RESTORERT_CACHE"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def get_or_build(
+        self, path: Path, valid: Callable[[Path], bool], build: Callable[[Path], None]
+    ) -> Path:
+        """``path``, built by ``build(path)`` first where ``valid(path)`` does not hold."""
+        with self.locked(path):
+            if not valid(path):
+                build(path)
+        return path
+
+    def size(self) -> tuple[int, int]:
+        """Files and bytes in the cache."""
+        files = [f for f in self.folder.glob("*") if f.is_file()] if self.folder.is_dir() else []
+        return len(files), sum(f.stat().st_size for f in files)

@@ -1,0 +1,128 @@
+"""ONNX -> a compiled OpenVINO model for this CPU."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from restorert.engine import environment
+from restorert.engine.profile import ShapeProfile
+from restorert.errors import BuildError, RunnerUnavailableError
+from restorert.export import inline_functions
+from restorert.files import replace_atomically
+
+DEVICE = "CPU"
+
+
+@functools.cache
+def load_module() -> ModuleType:
+    """The module ``openvino``.
+
+    Raises:
+        RunnerUnavailableError: not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise RunnerUnavailableError(
+            f"openvino is not usable ({error}); install it with: pip install openvino"
+        ) from None
+    return openvino
+
+
+@functools.cache
+def core() -> Any:
+    """One OpenVINO core for the process."""
+    return load_module().Core()
+
+
+def compile_options(precision: str) -> dict[str, Any]:
+    """Compile for low latency at the precision the CPU has for the asked one.
+
+    A CPU has no fp16 convolutions (but for AMX-FP16): both half precisions run as bf16 where the
+    CPU has bf16 arithmetic, and as fp32 elsewhere.
+    """
+    half = "fp32"
+    if "amx_fp16" in environment.cpu().capability and precision == "fp16":
+        half = "fp16"
+    elif environment.cpu_has_bf16():
+        half = "bf16"
+    ran = "fp32" if precision == "fp32" else half
+    return {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[ran],
+    }
+
+
+def precision_of(compiled: Any) -> str:
+    """What the compiled model's convolutions really run in: fp32, fp16, bf16 or int8.
+
+    Read from the runtime graph and not from the hint: the commonest precision by node count.
+    """
+    names = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
+    counts: dict[str, int] = {}
+    for node in compiled.get_runtime_model().get_ops():
+        info = node.get_rt_info()
+        kind = str(info["layerType"].astype(str)) if "layerType" in info else ""
+        if kind in ("Convolution", "Deconvolution", "FullyConnected", "MatMul"):
+            precision = str(info["runtimePrecision"].astype(str)).lower()
+            counts[precision] = counts.get(precision, 0) + 1
+    if not counts:
+        hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        return names.get(str(hint), str(hint))
+    commonest = max(counts, key=lambda name: counts[name])
+    return names.get(commonest, commonest)
+
+
+def build_openvino(
+    onnx_path: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    profile: ShapeProfile,
+    precision: str,
+) -> dict[str, Any]:
+    """Compile an ONNX file for this CPU and write the compiled model.
+
+    Args:
+        onnx_path: from `restorert.export.export_onnx`, fp32: OpenVINO rounds to the precision it
+            runs in, and rounding twice would lose accuracy.
+        target: replaced only when the file is complete.
+        profile: shapes to accept.
+        precision: asked for; see `compile_options`.
+
+    Returns:
+        Facts for the sidecar: ``precision_ran``.
+
+    Raises:
+        BuildError: OpenVINO refused; its reason in one line.
+        RunnerUnavailableError: openvino is not installed.
+    """
+    openvino = load_module()
+    try:
+        with tempfile.TemporaryDirectory(prefix="restorert-") as folder:
+            inlined = inline_functions(onnx_path, Path(folder) / "inlined.onnx")
+            model = core().read_model(inlined)
+            dimensions = [
+                low if low == high else openvino.Dimension(low, high)
+                for low, high in zip(profile.min, profile.max, strict=True)
+            ]
+            model.reshape(openvino.PartialShape(dimensions))
+            compiled = core().compile_model(model, DEVICE, compile_options(precision))
+            blob = compiled.export_model()
+    except RuntimeError as error:
+        raise BuildError(f"openvino could not build: {first_line(error)}") from None
+    try:
+        with replace_atomically(target) as temporary, open(temporary, "wb") as stream:
+            stream.write(blob if isinstance(blob, bytes) else blob.getbuffer())
+    except OSError as error:
+        raise BuildError(f"cannot write {os.fspath(target)}: {error.strerror or error}") from None
+    return {"precision_ran": precision_of(compiled)}
+
+
+def first_line(error: BaseException) -> str:
+    """OpenVINO's errors are many lines, the last of which holds the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

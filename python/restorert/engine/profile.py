@@ -1,0 +1,128 @@
+"""The input shapes that an engine accepts, in trtexec's spelling."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from restorert.errors import InputError
+
+Shape = tuple[int, int, int, int]
+
+# TensorRT's own limit on a tensor's elements and on one dimension.
+_LARGEST_DIMENSION = 2**31 - 1
+
+
+def parse_shape(text: str) -> Shape:
+    """``"1x3x720x1280"`` or ``"input:1x3x720x1280"`` (trtexec's spelling) -> (1, 3, 720, 1280).
+
+    Raises:
+        InputError: anything else.
+    """
+    match = re.fullmatch(r"(?:[A-Za-z_]\w*:)?(\d+)x(\d+)x(\d+)x(\d+)", text.strip(), re.ASCII)
+    if not match:
+        raise InputError(f"{text!r} is not a shape; write NxCxHxW, for example 1x3x720x1280")
+    return _checked(int(part) for part in match.groups())
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``"1280x720"`` (width x height, as video sizes are written) -> (height, width) = (720, 1280).
+
+    Raises:
+        InputError: anything else.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip(), re.ASCII)
+    if not match or not all(0 < int(part) <= _LARGEST_DIMENSION for part in match.groups()):
+        raise InputError(f"{text!r} is not a size; write WIDTHxHEIGHT, for example 1280x720")
+    return int(match[2]), int(match[1])
+
+
+def format_shape(shape: Sequence[int]) -> str:
+    """(1, 3, 720, 1280) -> ``"1x3x720x1280"``."""
+    return "x".join(map(str, shape))
+
+
+def _checked(values: Iterable[object]) -> Shape:
+    shape: tuple[Any, ...] = tuple(values)
+    if (
+        len(shape) != 4
+        or not all(isinstance(v, int) and not isinstance(v, bool) for v in shape)
+        or not all(0 < v <= _LARGEST_DIMENSION for v in shape)
+    ):
+        raise InputError(f"{shape} is not an [N, C, H, W] shape of positive integers")
+    return shape
+
+
+@dataclass(frozen=True)
+class ShapeProfile:
+    """The smallest, the optimised-for and the largest [N, C, H, W] that an engine accepts."""
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+    def __post_init__(self) -> None:
+        for name in ("min", "opt", "max"):
+            object.__setattr__(self, name, _checked(getattr(self, name)))
+        if not all(a <= b <= c for a, b, c in zip(self.min, self.opt, self.max, strict=True)):
+            raise InputError(f"profile {self} is not ordered: every size needs min <= opt <= max")
+        if len({self.min[1], self.opt[1], self.max[1]}) != 1:
+            raise InputError(f"profile {self} has different channel counts")
+
+    @classmethod
+    def fixed(cls, shape: Sequence[int]) -> ShapeProfile:
+        """One shape only."""
+        only = _checked(shape)
+        return cls(only, only, only)
+
+    @classmethod
+    def up_to(cls, shape: Sequence[int], multiple: int) -> ShapeProfile:
+        """Optimised for ``shape``; any smaller batch, height and width as well.
+
+        ``multiple`` is the network's size multiple: height and width of ``shape`` are rounded up
+        to it, since the engine pads its input.
+        """
+        n, c, h, w = _checked(shape)
+        largest = _checked((n, c, -(-h // multiple) * multiple, -(-w // multiple) * multiple))
+        return cls((1, c, multiple, multiple), largest, largest)
+
+    @property
+    def dynamic(self) -> bool:
+        return self.min != self.max
+
+    def accepts(self, shape: Sequence[int]) -> bool:
+        """Whether every size lies between the smallest and the largest."""
+        return len(shape) == 4 and all(
+            low <= size <= high for low, size, high in zip(self.min, shape, self.max, strict=True)
+        )
+
+    def __str__(self) -> str:
+        shapes = [format_shape(s) for s in (self.min, self.opt, self.max)]
+        return shapes[0] if not self.dynamic else " / ".join(shapes)
+
+    def trtexec_flags(self, input_name: str = "input") -> str:
+        """The same profile as trtexec's flags."""
+        if not self.dynamic:
+            return f"--shapes={input_name}:{format_shape(self.opt)}"
+        return " ".join(
+            f"--{name}Shapes={input_name}:{format_shape(getattr(self, name))}"
+            for name in ("min", "opt", "max")
+        )
+
+    def to_json(self) -> dict[str, list[int]]:
+        return {name: list(getattr(self, name)) for name in ("min", "opt", "max")}
+
+    @classmethod
+    def from_json(cls, value: object) -> ShapeProfile:
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: not such a mapping.
+        """
+        if not isinstance(value, dict) or set(value) != {"min", "opt", "max"}:
+            raise InputError("a profile needs min, opt and max, each [N, C, H, W]")
+        if not all(isinstance(shape, (list, tuple)) for shape in value.values()):
+            raise InputError("a profile needs min, opt and max, each [N, C, H, W]")
+        return cls(**{name: tuple(shape) for name, shape in value.items()})

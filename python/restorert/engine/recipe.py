@@ -1,0 +1,110 @@
+"""Build recipes: engines/<network>.toml."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from restorert.engine.profile import ShapeProfile
+from restorert.errors import InputError, RecipeError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class BuilderOptions:
+    """What the engine builders may spend and for which GPUs they build.
+
+    Attributes:
+        workspace_mib: most scratch memory a layer may use, MiB; None leaves TensorRT's default.
+        optimization_level: 0 (fastest build) to 5 (fastest engine), TensorRT's meaning.
+        compute_capabilities: GPUs that a TensorRT-RTX engine is for, such as ("8.9",); empty means
+            the GPU of this machine or, on a machine without one, all that the library knows.
+            TensorRT proper always builds for the GPU of this machine.
+    """
+
+    workspace_mib: int | None = None
+    optimization_level: int = 3
+    compute_capabilities: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.optimization_level <= 5:
+            raise InputError(f"optimization_level is {self.optimization_level}; expected 0 to 5")
+        if self.workspace_mib is not None and self.workspace_mib < 1:
+            raise InputError(f"workspace_mib is {self.workspace_mib}; expected 1 or more")
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"compute_capabilities": list(self.compute_capabilities)}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to build one network's engine."""
+
+    network: str
+    precision: str
+    profile: ShapeProfile
+    options: BuilderOptions
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "workspace_mib": int,
+    "optimization_level": int,
+    "compute_capabilities": list,
+}
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        RecipeError: unreadable, not TOML, an unknown or missing key, or a value out of range; the
+            message names the file and the key.
+    """
+    name = os.fspath(path)
+    try:
+        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"cannot read recipe {name}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{name} is not a TOML file: {error}") from None
+    allowed = {"network", "precision", "profile", "builder"}
+    for key in raw:
+        if key not in allowed:
+            raise RecipeError(f"{name}: unknown key {key!r}; expected {', '.join(sorted(allowed))}")
+    for key in ("network", "precision", "profile"):
+        if key not in raw:
+            raise RecipeError(f"{name}: key {key!r} is missing")
+    for key in ("network", "precision"):
+        if not isinstance(raw[key], str):
+            raise RecipeError(f"{name}: {key} must be a string")
+    builder = raw.get("builder", {})
+    if not isinstance(builder, dict):
+        raise RecipeError(f"{name}: builder must be a table")
+    for key, value in builder.items():
+        if key not in _TYPES:
+            raise RecipeError(
+                f"{name}: unknown key builder.{key}; expected {', '.join(sorted(_TYPES))}"
+            )
+        if not isinstance(value, _TYPES[key]) or isinstance(value, bool):
+            raise RecipeError(f"{name}: builder.{key} has the wrong type")
+    if not all(isinstance(v, str) for v in builder.get("compute_capabilities", [])):
+        raise RecipeError(f'{name}: builder.compute_capabilities is a list such as ["8.9"]')
+    if "compute_capabilities" in builder:
+        builder["compute_capabilities"] = tuple(builder["compute_capabilities"])
+    try:
+        return Recipe(
+            raw["network"],
+            raw["precision"],
+            ShapeProfile.from_json(raw["profile"]),
+            BuilderOptions(**builder),
+        )
+    except InputError as error:
+        raise RecipeError(f"{name}: {error}") from None

@@ -1,0 +1,189 @@
+"""The JSON file beside each engine, read and checked before the engine is deserialised."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from restorert.engine.profile import ShapeProfile
+from restorert.errors import EngineMismatchError, InputError
+from restorert.files import replace_atomically, sha256_of
+
+FORMAT = 1
+
+
+def sidecar_path(engine: str | os.PathLike[str]) -> Path:
+    """``hinet.engine`` -> ``hinet.engine.json``."""
+    return Path(f"{os.fspath(engine)}.json")
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What an engine is and where it may run.
+
+    Attributes:
+        network: what the exporter recorded in the ONNX file (name, size multiple, padding, tile).
+        precision: as asked: fp32, fp16, bf16.
+        precision_ran: what the runner's arithmetic really is, such as "bf16" on a CPU.
+        runner, runner_version: the library that built the engine and must run it.
+        device: name and capability of the device it was built for.
+        targets: compute capabilities the file holds code for; empty where it is ``device`` alone.
+        plugins_sha256: of the plugin library that its plugin layers come from, if any.
+        rebuild: the command that builds it again.
+    """
+
+    network: dict[str, Any]
+    precision: str
+    precision_ran: str
+    runner: str
+    runner_version: str
+    device: dict[str, str]
+    profile: ShapeProfile
+    options: dict[str, Any]
+    onnx_sha256: str
+    weights_sha256: str
+    engine_sha256: str
+    engine_bytes: int
+    rebuild: str
+    targets: tuple[str, ...] = ()
+    plugins_sha256: str | None = None
+    restorert: str = ""
+    build_seconds: float = 0.0
+    layers: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return values | {"profile": self.profile.to_json(), "targets": list(self.targets)}
+
+    def write(self, engine: str | os.PathLike[str]) -> None:
+        """Write beside ``engine``, atomically."""
+        text = json.dumps(self.to_json(), indent=2, sort_keys=True) + "\n"
+        with replace_atomically(sidecar_path(engine)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "network": dict,
+    "precision": str,
+    "precision_ran": str,
+    "runner": str,
+    "runner_version": str,
+    "device": dict,
+    "profile": dict,
+    "options": dict,
+    "onnx_sha256": str,
+    "weights_sha256": str,
+    "engine_sha256": str,
+    "engine_bytes": int,
+    "rebuild": str,
+    "targets": list,
+    "plugins_sha256": (str, type(None)),
+    "restorert": str,
+    "build_seconds": (int, float),
+    "layers": dict,
+    "format": int,
+}
+
+
+def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
+    """Read the sidecar of ``engine``.
+
+    Raises:
+        EngineMismatchError: it is missing or damaged; without it an engine is not loaded, because
+            deserialising a file of unknown origin can crash the process.
+    """
+    path = sidecar_path(engine)
+    cure = "build the engine again with: restorert build"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EngineMismatchError(
+            f"{os.fspath(engine)} has no sidecar {path.name}; {cure}"
+        ) from None
+    except OSError as error:
+        raise EngineMismatchError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError):
+        raise EngineMismatchError(f"sidecar {path} is not valid JSON; {cure}") from None
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
+        raise EngineMismatchError(
+            f"sidecar {path} has format {found!r}, this version reads {FORMAT}; {cure}"
+        )
+    for name, kind in _TYPES.items():
+        if not isinstance(raw.get(name), kind) and (name in raw or name not in _OPTIONAL):
+            raise EngineMismatchError(f"sidecar {path}: {name!r} is missing or damaged; {cure}")
+    known = {name: raw[name] for name in _TYPES if name in raw}
+    try:
+        known["profile"] = ShapeProfile.from_json(known["profile"])
+    except InputError as error:
+        raise EngineMismatchError(f"sidecar {path}: {error}; {cure}") from None
+    known["targets"] = tuple(map(str, known.get("targets", [])))
+    return Sidecar(**known)
+
+
+_OPTIONAL = {f.name for f in dataclasses.fields(Sidecar) if f.default is not dataclasses.MISSING}
+_OPTIONAL |= {"layers"}
+
+
+def check_engine_file(engine: str | os.PathLike[str], sidecar: Sidecar) -> None:
+    """Raise EngineMismatchError unless the file is the one that the sidecar describes."""
+    path = Path(engine)
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise EngineMismatchError(f"cannot read {path}: {error.strerror or error}") from None
+    if size != sidecar.engine_bytes:
+        raise EngineMismatchError(
+            f"{path} has {size} bytes, its sidecar says {sidecar.engine_bytes}: the file is "
+            f"truncated or was replaced; rebuild: {sidecar.rebuild}"
+        )
+    if sha256_of(path) != sidecar.engine_sha256:
+        raise EngineMismatchError(
+            f"{path} is damaged or was replaced (its SHA-256 is not the sidecar's); "
+            f"rebuild: {sidecar.rebuild}"
+        )
+
+
+def check_environment(
+    engine: str | os.PathLike[str],
+    sidecar: Sidecar,
+    *,
+    runner: str,
+    runner_version: str,
+    device_name: str,
+    capability: str,
+    plugins_sha256: str | None,
+) -> None:
+    """Raise EngineMismatchError unless this machine is the one the engine was built for."""
+
+    def refuse(built: str, here: str) -> None:
+        raise EngineMismatchError(
+            f"{os.fspath(engine)} was built {built}, this machine has {here}; "
+            f"rebuild: {sidecar.rebuild}"
+        )
+
+    if sidecar.runner != runner:
+        refuse(f"by {sidecar.runner}", runner)
+    if sidecar.runner_version != runner_version:
+        refuse(f"by {runner} {sidecar.runner_version}", f"{runner} {runner_version}")
+    if sidecar.targets:
+        if capability not in sidecar.targets:
+            refuse(
+                f"for compute capability {', '.join(sidecar.targets)}",
+                f"{device_name} ({capability})",
+            )
+    elif (sidecar.device.get("name"), sidecar.device.get("capability")) != (
+        device_name,
+        capability,
+    ):
+        refuse(
+            f"for {sidecar.device.get('name')} ({sidecar.device.get('capability')})",
+            f"{device_name} ({capability})",
+        )
+    if sidecar.plugins_sha256 and sidecar.plugins_sha256 != plugins_sha256:
+        refuse("with another plugin library", "another build of it" if plugins_sha256 else "none")

@@ -1,0 +1,292 @@
+"""Network -> ONNX, fused ops as local functions of domain ``restorert``."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+
+from restorert import ops
+from restorert.errors import InputError, RunnerUnavailableError
+from restorert.files import replace_atomically
+from restorert.networks import NetworkSpec, RestorationNetwork
+
+if TYPE_CHECKING:
+    import onnx
+
+Precision = Literal["fp32", "fp16", "bf16"]
+DTYPES: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+INPUT_NAME = "input"
+OUTPUT_NAME = "output"
+# The oldest opset with Split(num_outputs); every TensorRT since 8.6 reads it.
+OPSET = 18
+_METADATA_KEY = "restorert"
+
+
+def check_precision(precision: str) -> None:
+    """Raise InputError unless ``precision`` is one that a network can be cast to."""
+    if precision not in DTYPES:
+        raise InputError(f"unknown precision {precision!r}; expected {', '.join(DTYPES)}")
+
+
+def cast_network(network: RestorationNetwork, precision: str) -> RestorationNetwork:
+    """A copy of ``network`` with weights of ``precision``; fp32 gives the network itself.
+
+    Raises:
+        InputError: unknown precision, or a weight that overflows it.
+    """
+    check_precision(precision)
+    if precision == "fp32":
+        return network
+    dtype = DTYPES[precision]
+    limit = torch.finfo(dtype).max
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and tensor.numel() and tensor.abs().max() > limit:
+            raise InputError(
+                f"weight {name!r} exceeds {limit:.0f}, the largest {precision} number; use bf16"
+            )
+    return copy.deepcopy(network).to(dtype)
+
+
+def export_onnx(
+    network: RestorationNetwork,
+    path: str | os.PathLike[str],
+    *,
+    precision: str = "fp32",
+    shape: tuple[int, ...] = (1, 3, 720, 1280),
+    dynamic: bool = True,
+) -> Path:
+    """Write ``network`` as one ONNX file.
+
+    Input and output are float32 [N, C, H, W] at every precision: the picture keeps its own
+    precision and features take the asked one through casts in the file (TensorRT's strongly typed
+    form). Fused ops are local functions of domain ``restorert`` whose bodies are standard ONNX.
+
+    Args:
+        network: from `create_network` or `load_network`.
+        path: replaced only when the new file is complete.
+        precision: fp32, fp16 or bf16.
+        shape: the input's shape where ``dynamic`` is false.
+        dynamic: batch, height and width are free; height and width are multiples of
+            ``network.spec.size_multiple``.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        InputError: unknown precision, a shape the network cannot take, an unwritable path.
+    """
+    spec: NetworkSpec = network.spec
+    check_shape(spec, shape)
+    network = cast_network(network, precision)
+    model = _trace(network, spec, None if dynamic else shape)
+    _strip_debug_information(model)
+    metadata = {
+        "network": spec.name,
+        "family": spec.family,
+        "precision": precision,
+        "size_multiple": spec.size_multiple,
+        "padding_mode": spec.padding_mode,
+        "in_channels": spec.in_channels,
+        "out_channels": spec.out_channels,
+        "tile": spec.tile,
+    }
+    entry = model.metadata_props.add()
+    entry.key, entry.value = _METADATA_KEY, json.dumps(metadata, sort_keys=True)
+    import onnx
+
+    try:
+        onnx.checker.check_model(model)
+        with replace_atomically(path) as temporary:
+            temporary.write_bytes(model.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise InputError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from None
+    return Path(path)
+
+
+def check_shape(spec: NetworkSpec, shape: tuple[int, ...]) -> None:
+    """Raise InputError unless ``shape`` is an [N, C, H, W] that the network takes."""
+    multiple = spec.size_multiple
+    if len(shape) != 4 or min(shape) < 1:
+        raise InputError(f"shape {shape} is not [N, C, H, W] with positive sizes")
+    if shape[1] != spec.in_channels:
+        raise InputError(f"{spec.name} takes {spec.in_channels} channels, not {shape[1]}")
+    if shape[2] % multiple or shape[3] % multiple:
+        near = tuple(-(-size // multiple) * multiple for size in shape[2:])
+        raise InputError(
+            f"{spec.name} needs height and width in multiples of {multiple}; "
+            f"the next size after {shape[2]}x{shape[3]} is {near[0]}x{near[1]}"
+        )
+
+
+def _trace(
+    network: RestorationNetwork, spec: NetworkSpec, shape: tuple[int, ...] | None
+) -> onnx.ModelProto:
+    try:
+        import onnx.parser
+        import onnxscript.optimizer
+    except ImportError:
+        raise RunnerUnavailableError(
+            "export needs onnx and onnxscript: pip install onnx onnxscript"
+        ) from None
+    from torch.export import Dim
+
+    multiple = spec.size_multiple
+    dynamic_shapes: Any = None
+    if shape is None:
+        # torch.export takes a size of 1 as fixed, and equal sizes as tied: hence 2, 3m x 2m.
+        shape = (2, spec.in_channels, 3 * multiple, 2 * multiple)
+        dynamic_shapes = (
+            {
+                0: Dim("batch"),
+                2: multiple * Dim("rows") if multiple > 1 else Dim("height"),
+                3: multiple * Dim("columns") if multiple > 1 else Dim("width"),
+            },
+        )
+    with _quiet():
+        exported = torch.export.export(
+            network.eval(), (torch.zeros(shape),), dynamic_shapes=dynamic_shapes
+        ).run_decompositions(
+            {getattr(torch.ops.restorert, op.name).default: _function_call(op) for op in ops.SPECS}
+        )
+        program = torch.onnx.export(
+            exported,
+            (),
+            dynamo=True,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            opset_version=OPSET,
+            # torch's own optimisation would inline the functions that plugins replace.
+            optimize=False,
+            verbose=False,
+        )
+        assert program is not None
+        onnxscript.optimizer.optimize_ir(program.model, inline=False)
+    model = cast("onnx.ModelProto", program.model_proto)
+    used = {node.op_type for node in model.graph.node if node.domain == ops.DOMAIN}
+    model.functions.extend(
+        onnx.parser.parse_function(op.onnx_function) for op in ops.SPECS if op.name in used
+    )
+    if dynamic_shapes is not None:
+        for value in (*model.graph.input, *model.graph.output):
+            dims = value.type.tensor_type.shape.dim
+            for axis, name in ((0, "batch"), (2, "height"), (3, "width")):
+                dims[axis].dim_param = name
+        # Intermediate sizes are stated in the exporter's own symbols, which no longer exist.
+        del model.graph.value_info[:]
+    return model
+
+
+def _function_call(op: ops.OpSpec) -> Callable[..., Any]:
+    """A decomposition of a fused op into one call of its ONNX function."""
+    schema = getattr(torch.ops.restorert, op.name).default._schema
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
+        inputs, attributes = [], {}
+        for argument in schema.arguments:
+            value = given.get(argument.name, argument.default_value)
+            if "Tensor" in str(argument.type):
+                inputs.append(value)
+            else:
+                attributes[argument.name] = value
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        name = f"{ops.DOMAIN}::{op.name}"
+        outputs = op.fake(**given)
+        if isinstance(outputs, torch.Tensor):
+            return torch.onnx.ops.symbolic(
+                name, inputs, attributes, dtype=outputs.dtype, shape=outputs.shape, version=1
+            )
+        return torch.onnx.ops.symbolic_multi_out(
+            name,
+            inputs,
+            attributes,
+            dtypes=[output.dtype for output in outputs],
+            shapes=[output.shape for output in outputs],
+            version=1,
+        )
+
+    return call
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress prints and its notes on absent packages off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _strip_debug_information(model: onnx.ModelProto) -> None:
+    # The exporter records stack traces: paths of the exporting machine, and a different file (and
+    # cache key) for every checkout.
+    del model.metadata_props[:]
+    graphs: list[Any] = [model.graph, *model.functions]
+    for graph in graphs:
+        del graph.metadata_props[:]
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+        for value in (
+            *getattr(graph, "value_info", ()),
+            *(graph.input if graph is model.graph else ()),
+            *(graph.output if graph is model.graph else ()),
+            *getattr(graph, "initializer", ()),
+        ):
+            del value.metadata_props[:]
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `export_onnx` recorded in a file: network, precision, size multiple, padding mode...
+
+    Raises:
+        InputError: the file cannot be read, is no ONNX file or was not written by `export_onnx`.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(os.fspath(path), load_external_data=False)
+    except OSError as error:
+        raise InputError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from None
+    except DecodeError:
+        raise InputError(f"{os.fspath(path)} is not an ONNX file") from None
+    for entry in model.metadata_props:
+        if entry.key == _METADATA_KEY:
+            return cast("dict[str, Any]", json.loads(entry.value))
+    raise InputError(
+        f"{os.fspath(path)} was not exported by restorert; export it with: restorert export"
+    )
+
+
+def inline_functions(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
+    """Write the file again with every local function replaced by its body.
+
+    OpenVINO 2026.4 does not read local functions.
+    """
+    import onnx
+    import onnx.inliner
+
+    model = onnx.inliner.inline_local_functions(onnx.load(os.fspath(path)))
+    with replace_atomically(target) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+    return Path(target)

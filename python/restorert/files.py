@@ -1,0 +1,58 @@
+"""Writing files so that no reader, and no crash, ever meets half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["replace_atomically", "sha256_of"]
+
+
+@contextlib.contextmanager
+def replace_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path beside ``path`` to write to; renamed over it on success, removed on any failure.
+
+    The file keeps ``path``'s suffix, since many writers choose the format by it. An existing
+    ``path`` stays as it was until the rename and keeps its permissions; a symbolic link keeps
+    pointing to its target, whose content is replaced.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written, or ``path`` is a folder or device.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise OSError(f"{target} exists and is not a regular file")
+    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        mode = (target if target.exists() else temporary).stat().st_mode
+        yield temporary
+        # Without this a crash soon after the rename could leave an empty file under the name.
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(mode & 0o7777)  # writers that rename by themselves leave another
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as stream:
+        return (
+            hashlib.file_digest(stream, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _sha256_in_chunks(stream)
+        )
+
+
+def _sha256_in_chunks(stream: object) -> str:
+    # hashlib.file_digest came with Python 3.11.
+    digest = hashlib.sha256()
+    while chunk := stream.read(1 << 20):  # type: ignore[attr-defined]
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,18 @@
+"""Fused ops: torch ops with CPU and CUDA kernels, an ONNX function and a TensorRT plugin each.
+
+`SPECS` is the registry that tests, benchmarks and the exporter iterate.
+"""
+
+from __future__ import annotations
+
+from restorert.ops import half_instance_norm as _half_instance_norm
+from restorert.ops.half_instance_norm import half_instance_norm
+from restorert.ops.spec import OpCase, OpSpec
+
+# Adding an op: one file beside this one, one import and one line here, one folder in csrc/ops.
+SPECS: tuple[OpSpec, ...] = (_half_instance_norm.SPEC,)
+
+DOMAIN = "restorert"
+"""Namespace of the torch ops, the ONNX functions and the TensorRT plugins."""
+
+__all__ = ["DOMAIN", "SPECS", "OpCase", "OpSpec", "half_instance_norm"]

@@ -1,0 +1,194 @@
+"""Half instance norm of HINet, fused with the leaky ReLU that follows it (section 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from restorert.errors import InputError
+from restorert.ops._native_call import native_layout, run_native
+from restorert.ops.spec import OpCase, OpSpec, random_tensor
+
+NAME = "half_instance_norm"
+
+
+def half_instance_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 0.2
+) -> Tensor:
+    """``lrelu(cat(IN(x[:, :C/2]) * weight + bias, x[:, C/2:]), negative_slope)`` in one pass.
+
+    HINet (Chen et al., CVPRW 2021), section 3.2. Statistics per picture and channel over H x W,
+    biased variance, computed in float32 (float64 for float64).
+
+    Args:
+        x: [N, C, H, W], C even; float32, float16, bfloat16 or float64; NCHW or channels_last (any
+            other strides cost a copy).
+        weight, bias: [C/2], float32 or the dtype of ``x``.
+        eps: added to the variance, >= 0.
+        negative_slope: of the leaky ReLU.
+
+    Returns:
+        A tensor like ``x``, of the same memory format.
+
+    Raises:
+        InputError: other shapes or dtypes, or arguments on different devices.
+    """
+    result: Tensor = torch.ops.restorert.half_instance_norm(x, weight, bias, eps, negative_slope)
+    return result
+
+
+def reference(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 0.2
+) -> Tensor:
+    """The formula, term by term, in the dtype of ``x`` (at least float32 inside)."""
+    half = x.shape[1] // 2
+    wide = torch.promote_types(x.dtype, torch.float32)
+    first = x[:, :half].to(wide)
+    centred = first - first.mean(dim=(2, 3), keepdim=True)
+    variance = centred.square().mean(dim=(2, 3), keepdim=True)
+    scale = weight.to(wide)[:, None, None] * torch.rsqrt(variance + eps)
+    normalised = centred * scale + bias.to(wide)[:, None, None]
+    joined = torch.cat([normalised, x[:, half:].to(wide)], dim=1)
+    return F.leaky_relu(joined, negative_slope).to(x.dtype)
+
+
+def eager(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 0.2
+) -> Tensor:
+    """As the authors wrote it: three library calls."""
+    first, second = torch.chunk(x, 2, dim=1)
+    normalised = F.instance_norm(first, weight=weight.to(x.dtype), bias=bias.to(x.dtype), eps=eps)
+    return F.leaky_relu(torch.cat([normalised, second], dim=1), negative_slope)
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    if x.ndim != 4:
+        raise InputError(f"{NAME}: argument 'x' has {x.ndim} dimensions; expected [N, C, H, W]")
+    if x.shape[1] % 2:
+        raise InputError(f"{NAME}: argument 'x' has {x.shape[1]} channels; expected an even number")
+    for argument, tensor in (("weight", weight), ("bias", bias)):
+        if tensor.ndim != 1 or tensor.shape[0] != x.shape[1] // 2:
+            raise InputError(
+                f"{NAME}: argument '{argument}' has shape {list(tensor.shape)}; "
+                f"expected [{x.shape[1] // 2}]"
+            )
+
+
+_LIBRARY = torch.library.Library("restorert", "FRAGMENT")
+_LIBRARY.define(
+    f"{NAME}(Tensor x, Tensor weight, Tensor bias, float eps=1e-05, float negative_slope=0.2)"
+    " -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+
+
+def _fake(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 0.2
+) -> Tensor:
+    _check(x, weight, bias)
+    return torch.empty_like(x)
+
+
+def _native(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 0.2
+) -> Tensor:
+    _check(x, weight, bias)
+    out = torch.empty_like(x)
+    if x.dtype == torch.float64:  # the oracle's own precision: no kernel, not timed
+        return out.copy_(reference(x, weight, bias, eps, negative_slope))
+    layout = native_layout(out)
+    dense = x.contiguous(memory_format=layout or torch.contiguous_format)
+    result = out if layout else torch.empty_like(dense)
+    attributes = (eps, negative_slope)
+    run_native(NAME, dense, weight.contiguous(), bias.contiguous(), result, attributes=attributes)
+    return out if layout else out.copy_(result)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, bias, eps, negative_slope = inputs
+    ctx.save_for_backward(x, weight, bias)
+    ctx.attributes = (eps, negative_slope)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    # Recomputes through the reference: training needs the right gradient, not a fast one.
+    with torch.enable_grad():
+        saved = [t.detach().requires_grad_() for t in ctx.saved_tensors]
+        output = reference(*saved, *ctx.attributes)
+    return (*torch.autograd.grad(output, saved, grad), None, None)
+
+
+torch.library.impl(_LIBRARY, NAME, "CPU")(_native)
+torch.library.impl(_LIBRARY, NAME, "CUDA")(_native)
+torch.library.register_fake(f"restorert::{NAME}", _fake, lib=_LIBRARY)
+torch.library.register_autograd(
+    f"restorert::{NAME}", _backward, setup_context=_setup_context, lib=_LIBRARY
+)
+
+
+def _make_inputs(
+    case: OpCase, dtype: torch.dtype, device: torch.device, seed: int
+) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    half = case.shape[1] // 2
+
+    def draw(shape: tuple[int, ...], kind: torch.dtype, mean: float, std: float) -> Tensor:
+        return random_tensor(shape, kind, device, generator, mean=mean, std=std)
+
+    return {
+        "x": draw(case.shape, dtype, case.mean, case.std),
+        "weight": draw((half,), torch.float32, 1.0, 0.2),
+        "bias": draw((half,), torch.float32, 0.0, 0.2),
+        **case.attributes,
+    }
+
+
+def _bytes_moved(case: OpCase, element_size: int) -> int:
+    # Half a tensor for the statistics, then one read and one write of all of it.
+    return int(2.5 * torch.Size(case.shape).numel() * element_size)
+
+
+# The body that every runner without the plugin executes; what it costs in a TensorRT plan decides
+# between equal formulas.
+_ONNX_FUNCTION = """
+<domain: "restorert", opset_import: ["" : 18]>
+half_instance_norm <eps: float = 1e-5, negative_slope: float = 0.2> (x, weight, bias) => (y) {
+    first, second = Split <axis = 1, num_outputs = 2> (x)
+    normalised = InstanceNormalization <epsilon: float = @eps> (first, weight, bias)
+    joined = Concat <axis = 1> (normalised, second)
+    y = LeakyRelu <alpha: float = @negative_slope> (joined)
+}
+"""
+
+SPEC = OpSpec(
+    name=NAME,
+    op=half_instance_norm,
+    reference=reference,
+    fake=_fake,
+    eager=eager,
+    make_inputs=_make_inputs,
+    bytes_moved=_bytes_moved,
+    cases=(
+        OpCase((1, 2, 1, 1)),
+        OpCase((2, 2, 1, 7)),
+        OpCase((2, 6, 17, 23)),
+        OpCase((1, 64, 45, 80)),
+        OpCase((2, 80, 16, 16), {"eps": 1e-3, "negative_slope": 0.01}),
+        OpCase((1, 96, 31, 33), {"negative_slope": 0.0}),
+        OpCase((1, 10, 127, 131)),
+        OpCase((1, 1024, 16, 16)),
+        OpCase((0, 4, 5, 5)),
+        OpCase((1, 4, 0, 5)),
+        OpCase((1, 8, 64, 61), mean=1e4, std=1e2),
+    ),
+    benchmark_cases=(
+        OpCase((1, 64, 256, 256)),
+        OpCase((1, 64, 720, 1280)),
+        OpCase((1, 512, 90, 160)),
+    ),
+    tolerances={},
+    onnx_function=_ONNX_FUNCTION,
+)

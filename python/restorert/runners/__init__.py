@@ -1,0 +1,364 @@
+"""Engine file -> engine: build, load and run by one protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from restorert import __version__
+from restorert.engine import environment
+from restorert.engine.cache import EngineCache
+from restorert.engine.profile import ShapeProfile
+from restorert.engine.recipe import BuilderOptions
+from restorert.engine.sidecar import (
+    Sidecar,
+    check_engine_file,
+    check_environment,
+    read_sidecar,
+)
+from restorert.engine.tensorrt_build import Progress
+from restorert.errors import (
+    BuildError,
+    EngineMismatchError,
+    InputError,
+    RunnerUnavailableError,
+)
+from restorert.export import export_onnx, read_metadata
+from restorert.export.onnx_export import check_precision, check_shape
+from restorert.files import sha256_of
+from restorert.networks import NetworkSpec, RestorationNetwork, network_spec
+from restorert.networks.spec import CheckpointSource
+from restorert.runners.base import Backend, Runner
+from restorert.runners.engine import Engine
+from restorert.runners.openvino_runner import OpenVINOBackend
+from restorert.runners.tensorrt_runner import TensorRTBackend
+from restorert.runners.torch_runner import TorchRunner
+from restorert.weights import weights_hash
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Engine",
+    "Runner",
+    "TorchRunner",
+    "build_engine",
+    "build_engine_file",
+    "choose_backend",
+    "load_engine",
+    "runner_names",
+]
+
+# In the order that runner="auto" tries them.
+BACKENDS: tuple[Backend, ...] = (
+    TensorRTBackend("tensorrt"),
+    TensorRTBackend("tensorrt_rtx"),
+    OpenVINOBackend(),
+)
+
+
+def runner_names() -> list[str]:
+    """What ``runner=`` takes."""
+    return ["auto", *(backend.name for backend in BACKENDS), "torch"]
+
+
+def _backend(name: str) -> Backend:
+    for backend in BACKENDS:
+        if backend.name == name:
+            return backend
+    raise InputError(f"unknown runner {name!r}; expected {', '.join(runner_names())}")
+
+
+def choose_backend(runner: str = "auto", *, to_run: bool = True) -> Backend:
+    """The backend that ``runner`` means here.
+
+    Args:
+        runner: "auto" takes the first that works; "tensorrt" means the module of that name where
+            it is installed, else TensorRT-RTX.
+        to_run: False where the engine is only built, for which TensorRT-RTX needs no GPU.
+
+    Raises:
+        InputError: unknown name.
+        RunnerUnavailableError: it cannot be used here; the message says why.
+    """
+    if runner == "auto":
+        candidates = list(BACKENDS)
+    elif runner == "tensorrt":
+        candidates = [_backend("tensorrt"), _backend("tensorrt_rtx")]
+    else:
+        candidates = [_backend(runner)]
+    reasons = []
+    for backend in candidates:
+        try:
+            backend.check_runnable() if to_run else backend.check_buildable()
+        except RunnerUnavailableError as error:
+            reasons.append(str(error))
+        else:
+            return backend
+    raise RunnerUnavailableError("; ".join(reasons))
+
+
+@functools.cache
+def _exporter_fingerprint() -> str:
+    """Changes whenever an exported ONNX file could: our own code and the exporters' versions."""
+    digest = hashlib.sha256(f"{__version__} {torch.__version__}".encode())
+    for library in ("onnx", "onnxscript"):
+        digest.update(f"{library} {__import__(library).__version__}".encode())
+    package = Path(__file__).parents[1]
+    for folder in ("export", "networks", "ops"):
+        for source in sorted((package / folder).glob("*.py")):
+            digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    return digest.hexdigest()
+
+
+def _cached_onnx(
+    network: RestorationNetwork, precision: str, cache: EngineCache, weights: str
+) -> Path:
+    spec: NetworkSpec = network.spec
+    facts = {
+        "weights": weights,
+        "spec": dataclasses.asdict(spec),
+        "precision": precision,
+        "exporter": _exporter_fingerprint(),
+    }
+    path = cache.path(f"{spec.name}-{precision}", facts, ".onnx")
+    return cache.get_or_build(
+        path, Path.is_file, lambda target: _export(network, target, precision)
+    )
+
+
+def _export(network: RestorationNetwork, target: Path, precision: str) -> None:
+    multiple = network.spec.size_multiple
+    shape = (1, network.spec.in_channels, multiple, multiple)
+    export_onnx(network, target, precision=precision, shape=shape)
+
+
+def _rebuild_command(
+    spec: NetworkSpec,
+    source: CheckpointSource | None,
+    precision: str,
+    backend: Backend,
+    profile: ShapeProfile,
+    target: Path | None,
+) -> str:
+    parts = ["restorert", "build", "--model", spec.name]
+    if source:
+        parts += ["--weights", str(source.path)]
+    parts += ["--precision", precision, "--runner", backend.name]
+    parts += profile.trtexec_flags().split()
+    if target is not None:
+        parts += ["-o", str(target)]
+    return shlex.join(parts)
+
+
+def build_engine_file(
+    network: RestorationNetwork | str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    precision: str = "fp32",
+    shape: tuple[int, ...] | None = None,
+    profile: ShapeProfile | None = None,
+    runner: str = "auto",
+    options: BuilderOptions | None = None,
+    cache: EngineCache | None = None,
+    progress: Progress | None = None,
+    to_run: bool = False,
+) -> Path:
+    """Build an engine file and its sidecar, or find them in the cache.
+
+    Args:
+        network: a network, or the path of an ONNX file from `export_onnx`.
+        path: where to write; None keeps the file in the cache and reuses one that is there.
+        precision: fp32, fp16 or bf16. An ONNX file brings its own, which must be equal.
+        shape: optimise for this [N, C, H, W]; any smaller size is accepted too.
+        profile: instead of ``shape``: the exact smallest, best and largest shapes.
+        runner: see `choose_backend`.
+        options: for the builder.
+        cache: None is the user's own cache folder.
+        progress: called with what is being done and the share done.
+        to_run: choose only among runners that can also run here.
+
+    Returns:
+        The engine file; its sidecar is beside it.
+
+    Raises:
+        RestorertError: InputError, BuildError or RunnerUnavailableError, one line each.
+    """
+    backend = choose_backend(runner, to_run=to_run)
+    check_precision(precision)
+    cache = cache or EngineCache()
+    options = options or BuilderOptions()
+    if isinstance(network, RestorationNetwork):
+        spec: NetworkSpec = network.spec
+        weights = weights_hash(network)
+        source = network.checkpoint
+        if progress:
+            progress("exporting to ONNX", 0.0)
+        onnx_path = _cached_onnx(network, backend.onnx_precision(precision), cache, weights)
+        if progress:
+            progress("exporting to ONNX", 1.0)
+        metadata = read_metadata(onnx_path)
+    else:
+        onnx_path, weights, source = Path(network), "", None
+        metadata = read_metadata(onnx_path)
+        spec = spec_of(metadata)
+        if metadata["precision"] != backend.onnx_precision(precision):
+            raise InputError(
+                f"{onnx_path} is {metadata['precision']}; an engine of {precision} on "
+                f"{backend.name} needs one exported with "
+                f"--precision {backend.onnx_precision(precision)}"
+            )
+    if profile is None:
+        default = (1, spec.in_channels, 720, 1280)
+        profile = ShapeProfile.up_to(shape or default, spec.size_multiple)
+    for bound in (profile.min, profile.opt, profile.max):
+        check_shape(spec, bound)
+    onnx_sha256 = sha256_of(onnx_path)
+    plugins_sha256 = environment.plugin_hash() if backend.name == "tensorrt" else None
+    device = backend.device()
+    facts = {
+        "onnx": onnx_sha256,
+        "weights": weights,
+        "precision": precision,
+        "profile": profile.to_json(),
+        "options": options.to_json(),
+        "runner": backend.name,
+        "version": backend.version(),
+        "device": device.to_json(),
+        "plugins": plugins_sha256,
+        "restorert": __version__,
+    }
+    label = f"{spec.name}-{precision}-{backend.name}"
+    target = Path(path) if path is not None else cache.path(label, facts, backend.suffix)
+
+    def build(out: Path) -> None:
+        started = time.perf_counter()
+        built = backend.build(onnx_path, out, profile, options, precision, progress)
+        Sidecar(
+            network=metadata,
+            precision=precision,
+            precision_ran=built["precision_ran"],
+            runner=backend.name,
+            runner_version=backend.version(),
+            device={"name": device.name, "capability": device.capability},
+            profile=profile,
+            options=options.to_json(),
+            onnx_sha256=onnx_sha256,
+            weights_sha256=weights,
+            engine_sha256=sha256_of(out),
+            engine_bytes=out.stat().st_size,
+            rebuild=_rebuild_command(
+                spec, source, precision, backend, profile, out if path is not None else None
+            ),
+            targets=tuple(built.get("targets", ())),
+            plugins_sha256=plugins_sha256 if built.get("plugins") else None,
+            restorert=__version__,
+            build_seconds=round(time.perf_counter() - started, 3),
+            layers=built.get("layers", {}),
+        ).write(out)
+
+    if path is None:
+        return cache.get_or_build(target, _is_whole, build)
+    if not target.parent.is_dir():
+        raise BuildError(f"cannot write {target}: the folder {target.parent} does not exist")
+    with cache.locked(
+        cache.folder / f"{label}-{hashlib.sha256(os.fsencode(target.resolve())).hexdigest()[:20]}"
+    ):
+        build(target)
+    return target
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        check_engine_file(path, read_sidecar(path))
+    except EngineMismatchError:
+        return False
+    return True
+
+
+def spec_of(metadata: dict[str, Any]) -> NetworkSpec:
+    """The spec of the network that an ONNX file or an engine was made from."""
+    fields = {"size_multiple", "padding_mode", "in_channels", "out_channels", "tile"}
+    try:
+        return dataclasses.replace(
+            network_spec(metadata["network"]), **{name: metadata[name] for name in fields}
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"the file's record of its network is damaged: {error}") from None
+
+
+def load_engine(path: str | os.PathLike[str]) -> Engine:
+    """Load an engine file.
+
+    Its sidecar is checked first: file whole, same runner and version, same device, same plugins.
+
+    Raises:
+        EngineMismatchError: it was built for something else; the message says what it was and the
+            command that builds it again.
+        RunnerUnavailableError: its runner is not installed here.
+    """
+    sidecar = read_sidecar(path)
+    try:
+        backend = _backend(sidecar.runner)
+    except InputError as error:
+        raise EngineMismatchError(f"{os.fspath(path)}: {error}") from None
+    backend.check_runnable()
+    device = backend.device()
+    check_environment(
+        path,
+        sidecar,
+        runner=backend.name,
+        runner_version=backend.version(),
+        device_name=device.name,
+        capability=device.capability,
+        plugins_sha256=environment.plugin_hash(),
+    )
+    check_engine_file(path, sidecar)
+    return Engine(backend.load(Path(path), sidecar), spec_of(sidecar.network), sidecar)
+
+
+def build_engine(
+    network: RestorationNetwork | str | os.PathLike[str],
+    *,
+    precision: str = "fp32",
+    shape: tuple[int, ...] | None = None,
+    profile: ShapeProfile | None = None,
+    runner: str = "auto",
+    options: BuilderOptions | None = None,
+    cache: EngineCache | None = None,
+    progress: Progress | None = None,
+) -> Engine:
+    """An engine ready to run: built, or taken from the cache.
+
+    Arguments as in `build_engine_file`; ``runner="torch"`` runs the network itself, and "auto"
+    falls back to it where no other runner is installed.
+    """
+    if runner == "auto":
+        try:
+            runner = choose_backend("auto").name
+        except RunnerUnavailableError:
+            runner = "torch"
+    if runner == "torch":
+        if not isinstance(network, RestorationNetwork):
+            raise InputError("the torch runner runs networks, not ONNX files")
+        return Engine(TorchRunner(network, precision), network.spec)
+    return load_engine(
+        build_engine_file(
+            network,
+            precision=precision,
+            shape=shape,
+            profile=profile,
+            runner=runner,
+            options=options,
+            cache=cache,
+            progress=progress,
+            to_run=True,
+        )
+    )

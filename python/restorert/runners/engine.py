@@ -1,0 +1,178 @@
+"""The engine a user holds: any array kind, any size, in and out."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils.dlpack
+from torch import Tensor
+
+from restorert.engine.profile import ShapeProfile, format_shape
+from restorert.engine.sidecar import Sidecar
+from restorert.errors import DeviceMemoryError, InputError
+from restorert.networks.spec import NetworkSpec
+from restorert.runners.base import Runner
+from restorert.runners.padding import pad, padded_size
+
+
+class Engine:
+    """A network ready to run: ``engine(frames)``.
+
+    Attributes:
+        spec: the network's `NetworkSpec`.
+        runner: the loaded runner.
+        sidecar: of the engine file; None for the torch runner, which has no file.
+    """
+
+    def __init__(self, runner: Runner, spec: NetworkSpec, sidecar: Sidecar | None = None) -> None:
+        self.runner = runner
+        self.spec = spec
+        self.sidecar = sidecar
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.describe()}>"
+
+    def describe(self) -> str:
+        """One line: network, runner and version, precision that runs, device, shapes."""
+        r = self.runner
+        shapes = f", shapes {r.profile}" if r.profile else ""
+        return f"{self.spec.name} on {r.name} {r.version}, {r.precision}, {r.device}{shapes}"
+
+    def __call__(self, frames: Any) -> Any:
+        """Restore pictures.
+
+        Args:
+            frames: [N, C, H, W] floats in [0, 1], or [N, H, W, C] uint8 in [0, 255]; without N for
+                one picture. A numpy array, a torch tensor, or anything with ``__dlpack__`` or
+                ``__cuda_array_interface__`` (CuPy, PyCUDA's GPUArray). Any N, H and W: sizes are
+                padded (``spec.padding_mode``) and the result cropped; batches larger than the
+                engine's are split.
+
+        Returns:
+            The restored pictures, of the same kind, dtype, layout and device. Floats are not
+            clamped; uint8 is clamped and rounded to nearest.
+
+        Raises:
+            InputError: wrong dimensions, channels or dtype; larger than the engine's profile.
+            DeviceMemoryError: not enough memory.
+        """
+        tensor, restore_kind = _to_tensor(frames)
+        single = tensor.ndim == 3
+        batch = tensor[None] if single else tensor
+        out = self._run_uint8(batch) if batch.dtype == torch.uint8 else self._run_float(batch)
+        return restore_kind(out[0] if single else out)
+
+    def _run_uint8(self, batch: Tensor) -> Tensor:
+        self._check(batch, channels_axis=3)
+        picture = batch.permute(0, 3, 1, 2).to(self.runner.torch_device)
+        restored = self._run(picture.to(torch.float32).div_(255.0))
+        levels = restored.clamp_(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
+        return levels.permute(0, 2, 3, 1).contiguous().to(batch.device)
+
+    def _run_float(self, batch: Tensor) -> Tensor:
+        if not batch.is_floating_point():
+            raise InputError(
+                f"frames have dtype {str(batch.dtype).removeprefix('torch.')}; "
+                "expected floats [N, C, H, W] in [0, 1] or uint8 [N, H, W, C]"
+            )
+        self._check(batch, channels_axis=1)
+        restored = self._run(batch.to(self.runner.torch_device, torch.float32))
+        return restored.to(batch.device, batch.dtype)
+
+    def _check(self, batch: Tensor, channels_axis: int) -> None:
+        layout = "[N, C, H, W]" if channels_axis == 1 else "[N, H, W, C]"
+        if batch.ndim != 4:
+            raise InputError(f"frames have {batch.ndim} dimensions; expected {layout}")
+        channels = batch.shape[channels_axis]
+        if channels != self.spec.in_channels:
+            raise InputError(
+                f"frames of shape {format_shape(batch.shape)} have {channels} channels in "
+                f"{layout}; {self.spec.name} takes {self.spec.in_channels}"
+            )
+        if min(batch.shape[1:]) < 1:
+            raise InputError(f"frames of shape {format_shape(batch.shape)} hold no pixels")
+
+    def _run(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        profile = self.runner.profile
+        smallest = profile.min[2:] if profile else (1, 1)
+        multiple = self.spec.size_multiple
+        rows, columns = (
+            padded_size(size, multiple, low)
+            for size, low in zip((height, width), smallest, strict=True)
+        )
+        if profile and (rows > profile.max[2] or columns > profile.max[3]):
+            raise InputError(
+                f"frames of {width}x{height} exceed this engine's {profile.max[3]}x"
+                f"{profile.max[2]}; restore in tiles or build for "
+                f"{format_shape((*profile.max[:2], rows, columns))}"
+            )
+        padded = pad(x, rows, columns, self.spec.padding_mode).contiguous()
+        try:
+            restored = [self._run_chunk(chunk, profile) for chunk in self._chunks(padded, profile)]
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            reason = str(error).splitlines()[0] if str(error) else "out of memory"
+            raise DeviceMemoryError(
+                f"not enough memory for {format_shape(padded.shape)} on {self.runner.device.name} "
+                f"({reason}); restore in smaller tiles"
+            ) from None
+        if not restored:
+            return x.new_empty((0, self.spec.out_channels, height, width))
+        joined = restored[0] if len(restored) == 1 else torch.cat(restored)
+        return joined[:, :, :height, :width].contiguous()
+
+    @staticmethod
+    def _chunks(x: Tensor, profile: ShapeProfile | None) -> tuple[Tensor, ...]:
+        if x.shape[0] == 0:
+            return ()
+        return x.split(profile.max[0]) if profile else (x,)
+
+    def _run_chunk(self, chunk: Tensor, profile: ShapeProfile | None) -> Tensor:
+        missing = profile.min[0] - chunk.shape[0] if profile else 0
+        if missing > 0:
+            filled = torch.cat([chunk, chunk[-1:].expand(missing, -1, -1, -1)])
+            return self.runner(filled.contiguous())[: chunk.shape[0]]
+        return self.runner(chunk.contiguous())
+
+
+def _to_tensor(frames: Any) -> tuple[Tensor, Any]:
+    """The frames as a tensor sharing their memory, and the way back to their kind."""
+    if isinstance(frames, Tensor):
+        return frames.detach(), lambda out: out
+    if isinstance(frames, np.ndarray):
+        if frames.dtype.byteorder not in ("=", "|") or frames.dtype == np.uint16:
+            raise InputError(
+                f"frames have dtype {frames.dtype}; expected uint8 or floats in native byte order"
+            )
+        # torch takes neither negative strides nor, without a warning, read-only memory.
+        array = np.ascontiguousarray(frames)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                return torch.from_numpy(array), lambda out: out.numpy()
+        except TypeError:
+            raise InputError(
+                f"frames have dtype {frames.dtype}; expected uint8 or floats"
+            ) from None
+    if hasattr(frames, "__dlpack__"):
+        kind = type(frames)
+        tensor = torch.utils.dlpack.from_dlpack(frames)
+        from_dlpack = getattr(kind, "from_dlpack", None) or _from_dlpack_of(kind)
+        return tensor, from_dlpack or (lambda out: out)
+    if hasattr(frames, "__cuda_array_interface__"):
+        return torch.as_tensor(frames), lambda out: out
+    raise InputError(
+        f"frames are a {type(frames).__name__}; expected a numpy array, a torch tensor or a "
+        "DLPack object"
+    )
+
+
+def _from_dlpack_of(kind: type) -> Any:
+    # The array API standard puts from_dlpack into the array's own module (cupy, jax.numpy, ...).
+    import sys
+
+    module = sys.modules.get(kind.__module__.split(".")[0])
+    return getattr(module, "from_dlpack", None)

@@ -1,0 +1,111 @@
+"""The CPU runner."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restorert.engine import environment
+from restorert.engine.environment import Device
+from restorert.engine.openvino_build import (
+    DEVICE,
+    build_openvino,
+    compile_options,
+    core,
+    first_line,
+    load_module,
+    precision_of,
+)
+from restorert.engine.profile import ShapeProfile
+from restorert.engine.recipe import BuilderOptions
+from restorert.engine.sidecar import Sidecar
+from restorert.engine.tensorrt_build import Progress
+from restorert.errors import DeviceMemoryError, EngineMismatchError
+from restorert.runners.base import Runner
+
+
+class OpenVINORunner:
+    """Runs a compiled OpenVINO model on the CPU."""
+
+    name = "openvino"
+
+    def __init__(self, compiled: Any, profile: ShapeProfile) -> None:
+        self.compiled = compiled
+        self.profile: ShapeProfile | None = profile
+        self.version = OpenVINOBackend().version()
+        self.precision = precision_of(compiled)
+        self.device = environment.cpu()
+        self.torch_device = torch.device("cpu")
+        self._request = compiled.create_infer_request()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        # OpenVINO reads the input in place and writes into the result's own memory: no copies.
+        out = torch.empty((x.shape[0], self._out_channels, *x.shape[2:]), dtype=torch.float32)
+        ov = load_module()
+        request = self._request
+        try:
+            request.set_input_tensor(ov.Tensor(x.numpy(), shared_memory=True))
+            request.set_output_tensor(ov.Tensor(out.numpy(), shared_memory=True))
+            request.infer()
+        except RuntimeError as error:
+            if "alloc" in str(error):
+                raise DeviceMemoryError(first_line(error)) from None
+            raise
+        return out
+
+    @property
+    def _out_channels(self) -> int:
+        return int(self.compiled.output(0).partial_shape[1].get_length())
+
+
+class OpenVINOBackend:
+    """Builds and loads OpenVINO engines."""
+
+    name = "openvino"
+    suffix = ".openvino"
+
+    def check_buildable(self) -> None:
+        load_module()
+
+    check_runnable = check_buildable
+
+    def version(self) -> str:
+        return str(load_module().__version__)
+
+    def device(self) -> Device:
+        return environment.cpu()
+
+    def onnx_precision(self, precision: str) -> str:
+        return "fp32"
+
+    def build(
+        self,
+        onnx_path: str | os.PathLike[str],
+        target: str | os.PathLike[str],
+        profile: ShapeProfile,
+        options: BuilderOptions,
+        precision: str,
+        progress: Progress | None,
+    ) -> dict[str, Any]:
+        if progress:
+            progress("compiling for the CPU", 0.0)
+        facts = build_openvino(onnx_path, target, profile, precision)
+        if progress:
+            progress("compiling for the CPU", 1.0)
+        return facts
+
+    def load(self, path: Path, sidecar: Sidecar) -> Runner:
+        try:
+            # Without the options of the compilation the import would choose its own precision.
+            compiled = core().import_model(
+                path.read_bytes(), DEVICE, compile_options(sidecar.precision)
+            )
+        except RuntimeError as error:
+            raise EngineMismatchError(
+                f"openvino cannot load {path} ({first_line(error)}); rebuild: {sidecar.rebuild}"
+            ) from None
+        return OpenVINORunner(compiled, sidecar.profile)

@@ -1,0 +1,62 @@
+"""The network itself, in PyTorch: the runner that always works."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from restorert.engine import environment
+from restorert.engine.profile import ShapeProfile
+from restorert.export.onnx_export import cast_network
+from restorert.networks import RestorationNetwork
+
+
+class TorchRunner:
+    """Runs a network at the asked precision where the device has it."""
+
+    name = "torch"
+
+    def __init__(
+        self,
+        network: RestorationNetwork,
+        precision: str = "fp32",
+        device: str | torch.device | None = None,
+        *,
+        channels_last: bool | None = None,
+        compile_mode: str | None = None,
+    ) -> None:
+        """Cast, move and lay out a copy of ``network``.
+
+        Args:
+            network: stays as it is.
+            precision: fp32, fp16 or bf16; a CPU runs both halves as bf16, fp32 where it has none.
+            device: the GPU where there is one.
+            channels_last: None for the half precisions only, whose convolutions want it.
+            compile_mode: of torch.compile; None runs eagerly.
+        """
+        self.torch_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.precision = precision
+        self.device = environment.cuda() or environment.cpu()
+        if self.torch_device.type == "cpu":
+            self.device = environment.cpu()
+            if precision != "fp32":
+                # Without the arithmetic, half precision is emulated, and slower than float32.
+                self.precision = "bf16" if environment.cpu_has_bf16() else "fp32"
+        self.version = str(torch.__version__)
+        self.profile: ShapeProfile | None = None
+        if channels_last is None:
+            channels_last = self.precision != "fp32"
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        cast_network(network, precision)  # refuse what the asked precision cannot hold
+        module = copy.deepcopy(cast_network(network, self.precision)).to(self.torch_device)
+        module = module.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.network: Callable[[Tensor], Tensor] = module
+        if compile_mode is not None:
+            self.network = torch.compile(module, mode=compile_mode)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return self.network(x.contiguous(memory_format=self.memory_format)).contiguous()

@@ -1,0 +1,145 @@
+"""HINet against the authors' figures, and the registry's promises."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+import restorert as rr
+from restorert.networks.counts import count_macs, count_parameters
+
+
+def _script() -> ModuleType:
+    path = Path(__file__).parents[2] / "scripts/official_figures.py"
+    specification = importlib.util.spec_from_file_location("official_figures", path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+official = _script()
+FIGURES = np.load(Path(__file__).parent / "data/hinet_official.npz")
+
+
+def _seeded(name: str) -> torch.nn.Module:
+    net = rr.create_network(name)
+    shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    net.load_state_dict(official.seeded_state_dict(shapes))
+    return net
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", official.HINET)
+def test_equals_the_official_code(name: str) -> None:
+    net = _seeded(name)
+    assert sorted(net.state_dict()) == FIGURES[f"{name}/names"].tolist()
+    assert count_parameters(net) == int(FIGURES[f"{name}/parameters"])
+    for height, width in official.SIZES:
+        with torch.no_grad():
+            stages = net(official.seeded_picture(height, width), all_stages=True)
+        for stage, output in enumerate(stages, 1):
+            key = f"{name}/{height}x{width}/{stage}"
+            found = official.figures(output)
+            # measured worst: samples 6.2e-6 of outputs up to 8.2, means and deviations 8.8e-8
+            np.testing.assert_allclose(
+                found["samples"], FIGURES[f"{key}/samples"], rtol=0, atol=1e-5
+            )
+            np.testing.assert_allclose(found["mean"], FIGURES[f"{key}/mean"], rtol=0, atol=1e-6)
+            np.testing.assert_allclose(found["std"], FIGURES[f"{key}/std"], rtol=0, atol=1e-6)
+
+
+# Authors' option files: wf, hin_position_left, hin_position_right, val.crop_size.
+@pytest.mark.parametrize(
+    ("name", "width", "levels", "tile"),
+    [
+        ("hinet", 64, (0, 4), None),
+        ("hinet-gopro", 64, (3, 4), 256),
+        ("hinet-reds", 64, (3, 4), 256),
+        ("hinet-rain", 64, (0, 4), 256),
+        ("hinet-sidd", 64, (0, 4), None),
+        ("hinet-sidd-0.5x", 32, (0, 4), None),
+    ],
+)
+def test_variants(name: str, width: int, levels: tuple[int, int], tile: int | None) -> None:
+    spec = rr.network_spec(name)
+    assert (spec.config.width, spec.config.hin_levels, spec.tile) == (width, levels, tile)
+    assert spec.size_multiple == 16
+
+
+# papers.toml: parameters of the official code; MACs at 256x256, exact and as the papers count.
+@pytest.mark.parametrize(
+    ("name", "millions", "exact", "paper"),
+    [("hinet", 88.67, 157.6, 170.5), ("hinet-sidd-0.5x", 22.18, 39.5, 42.8)],
+)
+def test_counts(name: str, millions: float, exact: float, paper: float) -> None:
+    with torch.device("meta"):
+        net = rr.create_network(name)
+    macs = count_macs(net, (1, 3, 256, 256))
+    assert round(count_parameters(net) / 1e6, 2) == millions
+    assert (round(macs.exact / 1e9, 1), round(macs.paper / 1e9, 1)) == (exact, paper)
+    assert count_macs(net, (2, 3, 256, 512)).exact == 4 * macs.exact
+
+
+def test_only_the_last_stage_unless_asked() -> None:
+    net = rr.create_network("hinet", width=8, depth=2)
+    x = torch.rand(1, 3, 6, 10)
+    stages = net(x, all_stages=True)
+    assert len(stages) == 2
+    assert torch.equal(net(x), stages[-1])
+
+
+def test_weights_are_seeded_and_the_global_state_is_kept() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = rr.create_network("hinet", width=4, depth=2, seed=1)
+    assert torch.equal(torch.rand(3), expected)
+    second = rr.create_network("hinet", width=4, depth=2, seed=1)
+    other = rr.create_network("hinet", width=4, depth=2, seed=2)
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
+    )
+    assert not torch.equal(first.conv_01.weight, other.conv_01.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_weights_keep_the_picture_in_float32(dtype: torch.dtype) -> None:
+    net = rr.create_network("hinet", width=8, depth=3)
+    x = torch.rand(1, 3, 16, 24)
+    expected = net(x)
+    out = rr.create_network("hinet", width=8, depth=3).to(dtype)(x)
+    assert out.dtype == torch.float32
+    # measured worst: fp16 3e-4, bf16 1.8e-3
+    assert (out - expected).abs().max() < {torch.float16: 1e-3, torch.bfloat16: 6e-3}[dtype]
+
+
+def test_channels_last_and_strided_inputs() -> None:
+    net = rr.create_network("hinet", width=8, depth=3)
+    x = torch.rand(2, 3, 16, 48)
+    expected = net(x[..., ::2].contiguous())
+    for view in (x[..., ::2], x[..., ::2].contiguous(memory_format=torch.channels_last)):
+        torch.testing.assert_close(net(view), expected, rtol=0, atol=1e-6)
+
+
+def test_unknown_names_and_fields_are_one_line() -> None:
+    with pytest.raises(rr.RestorertError, match=r"unknown network 'hinett'; did you mean hinet, "):
+        rr.create_network("hinett")
+    with pytest.raises(
+        rr.RestorertError, match=r"hinet has no config field 'wf'; it has in_channels"
+    ):
+        rr.create_network("hinet", wf=8)
+    with pytest.raises(rr.RestorertError, match=r"an even width >= 2"):
+        rr.create_network("hinet", width=7)
+
+
+def test_trains() -> None:
+    net = rr.create_network("hinet", width=4, depth=2).train().requires_grad_(True)
+    net(torch.rand(2, 3, 8, 8)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
