@@ -154,9 +154,12 @@ Status check_parameter(const char* op, const Argument& argument, std::int64_t le
                            std::to_string(view.shape[0]) + "; expected " + std::to_string(length));
   }
   if (view.dtype != DType::kFloat32 && view.dtype != reference.view.dtype) {
+    std::string expected = "float32";
+    if (reference.view.dtype != DType::kFloat32) {
+      expected += " or " + reference.view.dtype_name + ", the dtype of '" + reference.name + "'";
+    }
     return {StatusCode::kUnsupportedDType,
-            subject(op, argument.name) + "has dtype " + view.dtype_name + "; expected float32 or " +
-                reference.view.dtype_name + ", the dtype of '" + reference.name + "'"};
+            subject(op, argument.name) + "has dtype " + view.dtype_name + "; expected " + expected};
   }
   if (view.shape[0] > 1 && view.strides[0] != 1) {
     return Status::invalid(subject(op, argument.name) + "has stride " +

@@ -344,8 +344,8 @@ void run_pixels(const Problem& problem) {
   const std::int64_t pixels = problem.pixels;
   const bool parallel = byte_count(problem) >= kSerialBytes;
   // Chunks of about 8 KiB of fp32: only every second half-pixel is read, which leaves half of the
-  // cache's sets unused.
-  const std::int64_t chunk = std::clamp<std::int64_t>(kTile / half, 4, kPixelBlock);
+  // cache's sets unused. At most 256 pixels, because an fp32 sum loses digits as it grows.
+  const std::int64_t chunk = std::clamp<std::int64_t>(kTile / half, 4, 256);
   // At most 256 blocks a picture, so that the partial sums stay small.
   const std::int64_t block = std::max(kPixelBlock, ceil_div(pixels, 256));
   const std::int64_t blocks = ceil_div(pixels, block);
