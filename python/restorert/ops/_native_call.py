@@ -63,6 +63,22 @@ def run_native(name: str, *tensors: Tensor, attributes: tuple[float, ...] = ()) 
         raise InputError(str(error)) from None
 
 
+def check_dense(op: str, **tensors: Tensor) -> None:
+    """Refuse what has no memory that a kernel could read.
+
+    Raises:
+        InputError: a sparse tensor, or tensors on different devices; names the argument.
+    """
+    device = next(iter(tensors.values())).device
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided:
+            raise InputError(f"{op}: argument '{name}' is sparse; expected a dense tensor")
+        if tensor.device != device:
+            raise InputError(
+                f"{op}: argument '{name}' is on {tensor.device}; expected {device}, as the first"
+            )
+
+
 def native_layout(tensor: Tensor) -> torch.memory_format | None:
     """The kernel layout that ``tensor`` already has (NCHW or NHWC), or None for any other."""
     for layout in (torch.contiguous_format, torch.channels_last):
