@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import platform
 import re
@@ -88,7 +89,10 @@ PLUGIN_LIBRARY = "librestorert_plugins.so"
 
 def plugin_library() -> Path | None:
     """The TensorRT plugin library of this installation, or None where it was not built."""
-    path = Path(os.environ.get("RESTORERT_PLUGINS") or Path(__file__).parents[1] / PLUGIN_LIBRARY)
+    # Beside the extension, which an editable install keeps apart from the Python files.
+    extension = importlib.util.find_spec("restorert._native")
+    home = Path(extension.origin).parent if extension and extension.origin else Path()
+    path = Path(os.environ.get("RESTORERT_PLUGINS") or home / PLUGIN_LIBRARY)
     return path if path.is_file() else None
 
 
