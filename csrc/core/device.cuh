@@ -109,6 +109,13 @@ __device__ __forceinline__ Moments<float> block_merge(Moments<float> moments) {
   return total;
 }
 
+// The same number, but the compiler cannot know it. What is computed from it is computed again
+// where it is used, instead of being kept in registers from an earlier use.
+__device__ __forceinline__ int recompute(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // Makes a device current for the lifetime of the guard; index -1 leaves the current one.
 class DeviceGuard {
  public:

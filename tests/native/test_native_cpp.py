@@ -1,4 +1,4 @@
-"""The C++ tests, through ctest: the build in RESTORERT_BUILD_DIR, else <repository>/build, made if missing."""
+"""The C++ tests through ctest, in RESTORERT_BUILD_DIR or <repository>/build (made if missing)."""
 
 import json
 import os

@@ -1,5 +1,6 @@
 """librestorert_plugins.so in the plugin registry of TensorRT or TensorRT-RTX. Needs no GPU."""
 
+import contextlib
 import importlib
 import os
 from pathlib import Path
@@ -16,10 +17,8 @@ def _library() -> Path | None:
     root = Path(__file__).resolve().parents[2]
     build = Path(os.environ.get("RESTORERT_BUILD_DIR", root / "build"))
     folders = [build, root / "python" / "restorert"]
-    try:
+    with contextlib.suppress(ImportError):
         folders.append(Path(importlib.import_module("restorert._native").__file__ or "").parent)
-    except ImportError:
-        pass
     paths = (folder / "librestorert_plugins.so" for folder in folders)
     return next((path for path in paths if path.exists()), None)
 

@@ -56,23 +56,24 @@ __device__ __forceinline__ Partial load_partial(const Partial* address) {
   return {word.x, word.y, word.z, word.w};
 }
 
+// Index is int where a line is known to be short, which saves registers.
+//
 // kBatch packs of one line, `stride` elements apart, as far as they lie before `end`.
-template <typename T, int V, bool kKeep>
-__device__ __forceinline__ void load_line(Pack<T, V> (&packs)[kBatch], const T* line,
-                                          std::int64_t first, std::int64_t stride,
-                                          std::int64_t end) {
+template <typename T, int V, bool kKeep, typename Index>
+__device__ __forceinline__ void load_line(Pack<T, V> (&packs)[kBatch], const T* line, Index first,
+                                          Index stride, Index end) {
 #pragma unroll
   for (int i = 0; i < kBatch; ++i) {
-    const std::int64_t at = first + i * stride;
+    const Index at = first + i * stride;
     if (at < end) packs[i] = kKeep ? load<T, V>(line + at) : load_once<T, V>(line + at);
   }
 }
 
 // Moments of (packs - reference) over the packs that load_line filled.
-template <typename T, int V>
+template <typename T, int V, typename Index>
 __device__ __forceinline__ Moments<float> line_moments(const Pack<T, V> (&packs)[kBatch],
-                                                       std::int64_t first, std::int64_t stride,
-                                                       std::int64_t end, float reference) {
+                                                       Index first, Index stride, Index end,
+                                                       float reference) {
   float sum = 0.0F;
   int filled = 0;
 #pragma unroll
@@ -100,14 +101,13 @@ __device__ __forceinline__ Moments<float> line_moments(const Pack<T, V> (&packs)
   return {count, mean, m2};
 }
 
-template <typename T, int V>
-__device__ __forceinline__ void store_line(const Pack<T, V> (&packs)[kBatch], T* line,
-                                           std::int64_t first, std::int64_t stride,
-                                           std::int64_t end, const Affine& affine,
+template <typename T, int V, typename Index>
+__device__ __forceinline__ void store_line(const Pack<T, V> (&packs)[kBatch], T* line, Index first,
+                                           Index stride, Index end, const Affine& affine,
                                            float negative_slope) {
 #pragma unroll
   for (int i = 0; i < kBatch; ++i) {
-    const std::int64_t at = first + i * stride;
+    const Index at = first + i * stride;
     if (at < end) {
       Pack<T, V> result;
 #pragma unroll
@@ -125,8 +125,9 @@ __device__ __forceinline__ void store_line(const Pack<T, V> (&packs)[kBatch], T*
 template <typename T, int V>
 __global__ void __launch_bounds__(1024)
     whole_planes(const T* x, T* out, Shape shape, Parameters parameters) {
-  const std::int64_t stride = static_cast<std::int64_t>(blockDim.x) * V;
-  const std::int64_t first = static_cast<std::int64_t>(threadIdx.x) * V;
+  const int stride = static_cast<int>(blockDim.x) * V;
+  const int first = static_cast<int>(threadIdx.x) * V;
+  const int pixels = static_cast<int>(shape.pixels);
   const std::int64_t planes = shape.images * shape.channels;
   for (std::int64_t item = blockIdx.x; item < planes; item += gridDim.x) {
     // Neighbouring blocks take a channel of either half, so that while one waits for its statistics
@@ -137,15 +138,15 @@ __global__ void __launch_bounds__(1024)
     const std::int64_t channel = rank / 2 + (normalised ? 0 : shape.half);
     const std::int64_t offset = (image * shape.channels + channel) * shape.pixels;
     Pack<T, V> packs[kBatch];
-    load_line<T, V, false>(packs, x + offset, first, stride, shape.pixels);
+    load_line<T, V, false>(packs, x + offset, first, stride, pixels);
     Affine affine = identity_affine();
     if (normalised) {  // the same for all threads of the block
       const float reference = to_float(x[offset + shape.pixels / 2]);
       const Moments<float> moments =
-          block_merge(line_moments<T, V>(packs, first, stride, shape.pixels, reference));
+          block_merge(line_moments<T, V>(packs, first, stride, pixels, reference));
       affine = affine_of(parameters, reference, moments, channel);
     }
-    store_line<T, V>(packs, out + offset, first, stride, shape.pixels, affine,
+    store_line<T, V>(packs, out + offset, recompute(first), stride, pixels, affine,
                      parameters.negative_slope);
   }
 }
