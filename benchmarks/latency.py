@@ -169,6 +169,7 @@ def main() -> int:
         "--compare", default="torch", help=f"comma-separated, of: {', '.join(MAKERS)}; or none"
     )
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=120, help="most time for one size")
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as well")
     options = parser.parse_args()
@@ -260,6 +261,7 @@ def _measure(
                 {str(i): partial(c.call, x) for i, c in enumerate(candidates)},
                 device=settings.device,
                 repeats=options.repeats,
+                max_seconds=options.seconds,
                 warmup=options.warmup,
                 on_round=lambda done, _: progress.update(task, completed=done),
             )
@@ -277,7 +279,7 @@ def _measure(
         soft_wrap=True,
     )
     table = Table(
-        title=f"median of {options.repeats} after {options.warmup} warm-up calls, "
+        title=f"median of {len(timings['0'].samples)} after {options.warmup} warm-up calls, "
         "in turn in one process; input and output on the device"
     )
     for column in (
@@ -315,7 +317,7 @@ def _measure(
         rows.append(row)
         table.add_row(
             f"{row['times_faster']:.2f}x",
-            f"{candidate.name} {candidate.version}",
+            f"{candidate.name} {candidate.version.split('-')[0]}",
             candidate.precision,
             f"{row['median_ms']:.2f}",
             f"{row['p95_ms']:.2f}",

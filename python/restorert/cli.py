@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from restorert import __version__
 from restorert.errors import InputError, RestorertError
@@ -20,26 +21,38 @@ if TYPE_CHECKING:
     from restorert.networks import RestorationNetwork
     from restorert.runners import Engine
 
-_PICTURE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"}
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see: {self.prog} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status. No traceback reaches the user."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
-    except RestorertError as error:
-        print(f"restorert: error: {error}", file=sys.stderr)
+    except BrokenPipeError:  # the reader of a pipe has gone, as `| head` does
+        sys.stdout = None  # type: ignore[assignment]
+        return 141
+    except (RestorertError, OSError, MemoryError) as error:
+        _print_error(error)
         return 2
     except KeyboardInterrupt:
         print("restorert: stopped", file=sys.stderr)
         return 130
 
 
+def _print_error(error: Exception) -> None:
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"restorert: error: {text}", file=sys.stderr)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="restorert", description=__doc__)
+    parser = _Parser(prog="restorert", description=__doc__)
     parser.add_argument("--version", action="version", version=f"restorert {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -77,6 +90,15 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="X.Y",
         help="GPU to build for with TensorRT-RTX; may be repeated",
+    )
+    build.add_argument(
+        "--optimization-level",
+        type=int,
+        metavar="0-5",
+        help="TensorRT's: 0 builds fastest, 5 gives the fastest engine",
+    )
+    build.add_argument(
+        "--workspace", type=int, metavar="MIB", help="most scratch memory a TensorRT layer may use"
     )
     build.add_argument("-o", "--output", type=Path, help="engine file; default: in the cache")
     build.set_defaults(command=_build)
@@ -127,7 +149,8 @@ def _add_runner(parser: argparse.ArgumentParser) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(stderr=True)
+    # No markup: brackets in a file's name are no style.
+    return Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -168,18 +191,21 @@ def _restore(options: argparse.Namespace) -> int:
     from restorert import load_engine, restore_image
 
     tile = _tile(options.tile)
-    pairs = _pairs(options.source, options.target)
     console = _console()
     engine: Any
     if options.engine is not None:
+        for flag in ("weights", "model", "precision"):
+            if getattr(options, flag) is not None:
+                raise InputError(f"--engine excludes --{flag}: an engine brings its own")
         engine = load_engine(options.engine)
-        console.print(engine.describe(), highlight=False, soft_wrap=True)
+        console.print(engine.describe())
     elif options.weights is not None:
-        engine = _FittingEngine(options, console)
+        engine = _FittingEngine(options, tile, console)
     else:
         raise InputError(
             "give a checkpoint with --weights FILE or a built engine with --engine FILE"
         )
+    pairs = _pairs(options.source, options.target)
     from rich.progress import track
 
     failed = 0
@@ -192,7 +218,7 @@ def _restore(options: argparse.Namespace) -> int:
             if len(pairs) == 1:
                 raise
             failed += 1
-            console.print(f"restorert: error: {error}", highlight=False, soft_wrap=True)
+            _print_error(error)
     if failed:
         raise InputError(f"{failed} of {len(pairs)} pictures could not be restored")
     return 0
@@ -209,9 +235,11 @@ def _tile(text: str) -> Literal["auto"] | int | None:
 
 
 def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    from restorert.restore.images import FORMATS
+
     if not source.is_dir():
         return [(source, target)]
-    pictures = sorted(p for p in source.iterdir() if p.suffix.lower() in _PICTURE_SUFFIXES)
+    pictures = sorted(p for p in source.iterdir() if p.suffix.lower() in FORMATS)
     if not pictures:
         raise InputError(f"the folder {source} holds no pictures")
     try:
@@ -224,14 +252,18 @@ def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
 class _FittingEngine:
     """An engine that is built when the first picture comes, and again when one does not fit.
 
-    Largest shapes grow in steps, so that a folder of many sizes needs few engines.
+    Optimised for the tile where pictures come in tiles. Largest shapes grow in steps, so that a
+    folder of many sizes needs few engines.
     """
 
     STEP = 512
 
-    def __init__(self, options: argparse.Namespace, console: Console) -> None:
+    def __init__(
+        self, options: argparse.Namespace, tile: Literal["auto"] | int | None, console: Console
+    ) -> None:
         self.network = _network(options)
         self.spec = self.network.spec
+        self.tile = self.spec.tile if tile == "auto" else tile
         self.precision: str = options.precision or "fp32"
         self.runner: str = options.runner
         self.console = console
@@ -242,7 +274,7 @@ class _FittingEngine:
         profile = self.engine.runner.profile if self.engine else None
         if self.engine is None or (profile and not self._fits(profile, size)):
             self.engine = self._build(size)
-            self.console.print(self.engine.describe(), highlight=False, soft_wrap=True)
+            self.console.print(self.engine.describe())
         return self.engine(frames)
 
     @staticmethod
@@ -253,15 +285,18 @@ class _FittingEngine:
         from restorert import ShapeProfile, build_engine
 
         multiple, channels = self.spec.size_multiple, self.spec.in_channels
-        height, width = (
-            -(-max(side, least) // self.STEP) * self.STEP
-            for side, least in zip(size, (720, 1280), strict=True)
-        )
-        largest = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
-        best = tuple(-(-side // multiple) * multiple for side in (720, 1280))
-        profile = ShapeProfile(
-            (1, channels, multiple, multiple), (1, channels, *best), (1, channels, *largest)
-        )
+        best = (self.tile, self.tile) if self.tile else (720, 1280)
+        before = self.engine.runner.profile if self.engine else None
+        least = before.max[2:] if before else best
+        largest = [max(pair) for pair in zip(size, least, strict=True)]
+        if not self.tile:
+            largest = [-(-side // self.STEP) * self.STEP for side in largest]
+
+        def shape(sides: Sequence[int]) -> tuple[int, int, int, int]:
+            height, width = (-(-side // multiple) * multiple for side in sides)
+            return 1, channels, height, width
+
+        profile = ShapeProfile(shape((1, 1)), shape(best), shape(largest))
         with _progress() as progress:
             return build_engine(
                 self.network,
@@ -291,21 +326,27 @@ def _build(options: argparse.Namespace) -> int:
     from restorert import build_engine_file, read_recipe
     from restorert.engine.recipe import BuilderOptions
     from restorert.engine.sidecar import read_sidecar
+    from restorert.export import read_metadata
+    from restorert.runners.engine import short_version
 
     recipe = read_recipe(options.recipe) if options.recipe is not None else None
     profile = _profile(options) or (recipe.profile if recipe else None)
     precision = options.precision or (recipe.precision if recipe else "fp32")
     builder = recipe.options if recipe else BuilderOptions()
-    if options.compute_capability:
-        import dataclasses
-
-        builder = dataclasses.replace(
-            builder, compute_capabilities=tuple(options.compute_capability)
-        )
+    changes = {
+        "compute_capabilities": tuple(options.compute_capability) or None,
+        "optimization_level": options.optimization_level,
+        "workspace_mib": options.workspace,
+    }
+    builder = dataclasses.replace(
+        builder, **{name: value for name, value in changes.items() if value is not None}
+    )
     if options.onnx is not None:
         if options.weights is not None or options.model is not None:
             raise InputError("--onnx excludes --weights and --model")
         network: Any = options.onnx
+        if options.precision is None and recipe is None:
+            precision = str(read_metadata(options.onnx).get("precision"))
     else:
         network = _network(options, default=recipe.network if recipe else None)
     with _progress() as progress:
@@ -322,11 +363,10 @@ def _build(options: argparse.Namespace) -> int:
     console = _console()
     targets = f" for sm {', '.join(sidecar.targets)}" if sidecar.targets else ""
     console.print(
-        f"{sidecar.network['network']} by {sidecar.runner} {sidecar.runner_version}{targets}: "
+        f"{sidecar.network['network']} by {sidecar.runner} "
+        f"{short_version(sidecar.runner_version)}{targets}: "
         f"asked {sidecar.precision}, runs {sidecar.precision_ran}, shapes {sidecar.profile}, "
-        f"{sidecar.engine_bytes / 1e6:.0f} MB, built in {sidecar.build_seconds:.1f} s",
-        highlight=False,
-        soft_wrap=True,
+        f"{sidecar.engine_bytes / 1e6:.0f} MB, built in {sidecar.build_seconds:.1f} s"
     )
     print(path)
     return 0
@@ -337,10 +377,7 @@ def _export(options: argparse.Namespace) -> int:
     from restorert.engine.profile import parse_shape
 
     network = _network(options)
-    multiple = network.spec.size_multiple
-    shape = (1, network.spec.in_channels, multiple, multiple)
-    if options.shapes is not None:
-        shape = parse_shape(options.shapes)
+    shape = parse_shape(options.shapes) if options.shapes is not None else None
     with _progress() as progress:
         progress("exporting to ONNX", 0.0)
         export_onnx(
@@ -384,7 +421,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from restorert.engine import EngineCache, environment
-    from restorert.ops._native_call import native
+    from restorert.ops.native_call import native
     from restorert.runners import BACKENDS
 
     console = Console(highlight=False, soft_wrap=True)

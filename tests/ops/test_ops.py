@@ -209,16 +209,14 @@ def _run_onnx_function(
         [onnx.helper.make_tensor_value_info(name, kind, None) for name in function.output],
     )
     opsets = [onnx.helper.make_opsetid(ops.DOMAIN, 1), *function.opset_import]
-    model = onnx.helper.make_model(
-        graph, functions=[function], opset_imports=opsets, ir_version=10
-    )
+    model = onnx.helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=10)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     return session.run(None, feeds)
 
 
 @each_op
 def test_without_a_cuda_build_the_error_says_what_to_do(spec: OpSpec) -> None:
-    from restorert.ops._native_call import native
+    from restorert.ops.native_call import native
 
     if native().build_info()["cuda"]:
         pytest.skip("this build has CUDA kernels")
@@ -230,21 +228,23 @@ def test_without_a_cuda_build_the_error_says_what_to_do(spec: OpSpec) -> None:
 def test_missing_extension_says_how_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
     import builtins
 
-    from restorert.ops import _native_call
+    from restorert.ops import native_call
 
     real = builtins.__import__
 
-    def refuse(name: str, globals_: Any = None, locals_: Any = None, names: Any = (), level: int = 0):
+    def refuse(
+        name: str, globals_: Any = None, locals_: Any = None, names: Any = (), level: int = 0
+    ):
         if name == "restorert" and names and "_native" in names:
             raise ImportError("no such file")
         return real(name, globals_, locals_, names, level)
 
-    _native_call.native.cache_clear()
+    native_call.native.cache_clear()
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(RunnerUnavailableError, match=r"cannot be loaded .*pip install \."):
-        _native_call.native()
+        native_call.native()
     monkeypatch.undo()
-    _native_call.native.cache_clear()
+    native_call.native.cache_clear()
 
 
 X = torch.zeros(1, 4, 3, 3)

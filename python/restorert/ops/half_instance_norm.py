@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restorert.errors import InputError
-from restorert.ops._native_call import check_dense, native_layout, run_native
+from restorert.ops.registration import check_dense, register_op
 from restorert.ops.spec import OpCase, OpSpec, random_tensor
 
 NAME = "half_instance_norm"
@@ -37,7 +37,7 @@ def half_instance_norm(
         InputError: other shapes or dtypes, or arguments on different devices.
     """
     check_dense(NAME, x=x, weight=weight, bias=bias)
-    result: Tensor = torch.ops.restorert.half_instance_norm(x, weight, bias, eps, negative_slope)
+    result: Tensor = _OP(x, weight, bias, eps, negative_slope)
     return result
 
 
@@ -78,14 +78,6 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor) -> None:
             )
 
 
-_LIBRARY = torch.library.Library("restorert", "FRAGMENT")
-_LIBRARY.define(
-    f"{NAME}(Tensor x, Tensor weight, Tensor bias, float eps=1e-05, float negative_slope=0.2)"
-    " -> Tensor",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-
-
 def _fake(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 0.2
 ) -> Tensor:
@@ -93,40 +85,11 @@ def _fake(
     return torch.empty_like(x)
 
 
-def _native(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 0.2
-) -> Tensor:
-    _check(x, weight, bias)
-    out = torch.empty_like(x)
-    if x.dtype == torch.float64:  # the oracle's own precision: no kernel, not timed
-        return out.copy_(reference(x, weight, bias, eps, negative_slope))
-    layout = native_layout(out)
-    dense = x.contiguous(memory_format=layout or torch.contiguous_format)
-    result = out if layout else torch.empty_like(dense)
-    attributes = (eps, negative_slope)
-    run_native(NAME, dense, weight.contiguous(), bias.contiguous(), result, attributes=attributes)
-    return out if layout else out.copy_(result)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, bias, eps, negative_slope = inputs
-    ctx.save_for_backward(x, weight, bias)
-    ctx.attributes = (eps, negative_slope)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    # Recomputes through the reference: training needs the right gradient, not a fast one.
-    with torch.enable_grad():
-        saved = [t.detach().requires_grad_() for t in ctx.saved_tensors]
-        output = reference(*saved, *ctx.attributes)
-    return (*torch.autograd.grad(output, saved, grad), None, None)
-
-
-torch.library.impl(_LIBRARY, NAME, "CPU")(_native)
-torch.library.impl(_LIBRARY, NAME, "CUDA")(_native)
-torch.library.register_fake(f"restorert::{NAME}", _fake, lib=_LIBRARY)
-torch.library.register_autograd(
-    f"restorert::{NAME}", _backward, setup_context=_setup_context, lib=_LIBRARY
+_OP = register_op(
+    f"{NAME}(Tensor x, Tensor weight, Tensor bias, float eps=1e-05, float negative_slope=0.2)"
+    " -> Tensor",
+    reference=reference,
+    fake=_fake,
 )
 
 

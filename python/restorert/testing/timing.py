@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+LEAST_ROUNDS = 5
+
 
 @dataclass
 class Timing:
@@ -43,6 +45,7 @@ def time_side_by_side(
     *,
     device: torch.device,
     repeats: int = 20,
+    max_seconds: float = float("inf"),
     warmup: int = 3,
     cold_l2: bool = True,
     on_round: Callable[[int, int], None] | None = None,
@@ -55,6 +58,7 @@ def time_side_by_side(
             wall-clock time, and one untimed call precedes each sample, because the previous
             candidate's thread pool still spins and its data still fills the caches.
         repeats: rounds, of one sample each.
+        max_seconds: no further round is begun after this long, once there are `LEAST_ROUNDS`.
         warmup: calls of each candidate before the first round.
         cold_l2: on CUDA, overwrite the L2 cache before each sample.
         on_round: called with (round, rounds) for progress.
@@ -68,7 +72,10 @@ def time_side_by_side(
         torch.cuda.synchronize(device)
         l2_bytes = torch.cuda.get_device_properties(device).L2_cache_size
         flush = torch.empty(2 * l2_bytes, dtype=torch.uint8, device=device) if cold_l2 else None
+    began = time.perf_counter()
     for index in range(repeats):
+        if index >= LEAST_ROUNDS and time.perf_counter() - began > max_seconds:
+            break
         for name, call in candidates.items():
             if device.type == "cuda":
                 begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
