@@ -112,7 +112,8 @@ PYBIND11_MODULE(_native, module) {
   not_compiled.attr("__doc__") = "The kernels asked for were left out of this build.";
   restorert::g_not_compiled_error = py::object(not_compiled).release().ptr();
 
-  py::class_<TensorView>(module, "TensorView",
+  // Local: the emulated build of this module lives in the same process in the tests.
+  py::class_<TensorView>(module, "TensorView", py::module_local(),
                          "A tensor by address; owns nothing. Keep what owns the memory alive.")
       .def(py::init(&restorert::make_view), py::arg("data_ptr"), py::arg("shape"),
            py::arg("strides"), py::arg("dtype"), py::arg("device") = "cpu",
