@@ -126,14 +126,17 @@ def _openvino_by_hand(network: RestorationNetwork, settings: Settings, x: Tensor
 
 MAKERS: dict[str, Maker] = {
     "torch": _torch("fp32"),
-    "torch-fp16": _torch("fp16"),
-    "torch-bf16": _torch("bf16"),
     "torch-channels-last": _torch("fp32", channels_last=True),
     "torch-compile": _torch("fp32", compile_mode="max-autotune"),
-    "torch-compile-fp16": _torch("fp16", compile_mode="max-autotune"),
+    "torch-fp16": _torch("fp16"),
+    "torch-fp16-nchw": _torch("fp16", channels_last=False),
+    "torch-fp16-compile": _torch("fp16", compile_mode="max-autotune"),
+    "torch-bf16": _torch("bf16"),
+    "torch-bf16-compile": _torch("bf16", compile_mode="max-autotune"),
     "onnxruntime": _onnxruntime,
     "openvino": _runner("openvino"),
     "openvino-by-hand": _openvino_by_hand,
+    "cuda": _runner("cuda"),
     "tensorrt": _runner("tensorrt"),
     "tensorrt_rtx": _runner("tensorrt_rtx"),
 }
