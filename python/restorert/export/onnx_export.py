@@ -32,6 +32,8 @@ INPUT_NAME = "input"
 OUTPUT_NAME = "output"
 # The oldest opset with Split(num_outputs); every TensorRT since 8.6 reads it.
 OPSET = 18
+# The oldest whose convolutions and instance norm take bfloat16.
+OPSET_BF16 = 22
 _METADATA_KEY = "restorert"
 
 
@@ -42,15 +44,15 @@ def check_precision(precision: str) -> None:
 
 
 def cast_network(network: RestorationNetwork, precision: str) -> RestorationNetwork:
-    """A copy of ``network`` with weights of ``precision``; fp32 gives the network itself.
+    """``network`` with weights of ``precision``: itself where it has them, else a copy.
 
     Raises:
         InputError: unknown precision, or a weight that overflows it.
     """
     check_precision(precision)
-    if precision == "fp32":
-        return network
     dtype = DTYPES[precision]
+    if all(t.dtype == dtype for t in network.state_dict().values() if t.is_floating_point()):
+        return network
     limit = torch.finfo(dtype).max
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and tensor.numel() and tensor.abs().max() > limit:
@@ -65,7 +67,7 @@ def export_onnx(
     path: str | os.PathLike[str],
     *,
     precision: str = "fp32",
-    shape: tuple[int, ...] = (1, 3, 720, 1280),
+    shape: tuple[int, ...] | None = None,
     dynamic: bool = True,
 ) -> Path:
     """Write ``network`` as one ONNX file.
@@ -78,7 +80,7 @@ def export_onnx(
         network: from `create_network` or `load_network`.
         path: replaced only when the new file is complete.
         precision: fp32, fp16 or bf16.
-        shape: the input's shape where ``dynamic`` is false.
+        shape: the input's shape where ``dynamic`` is false; None is 720 x 1280, one picture.
         dynamic: batch, height and width are free; height and width are multiples of
             ``network.spec.size_multiple``.
 
@@ -87,12 +89,25 @@ def export_onnx(
 
     Raises:
         InputError: unknown precision, a shape the network cannot take, an unwritable path.
+        RunnerUnavailableError: onnx or onnxscript is missing.
     """
     spec: NetworkSpec = network.spec
+    if shape is None:
+        multiple = spec.size_multiple
+        rows, columns = (-(-size // multiple) * multiple for size in (720, 1280))
+        shape = (1, spec.in_channels, rows, columns)
     check_shape(spec, shape)
+    check_precision(precision)
+    target = Path(path)
+    if target.is_dir() or not target.parent.is_dir():  # tracing takes a while
+        reason = "Is a directory" if target.is_dir() else "No such folder"
+        raise InputError(f"cannot write {target}: {reason}")
     network = cast_network(network, precision)
-    model = _trace(network, spec, None if dynamic else shape)
+    opset = OPSET_BF16 if precision == "bf16" else OPSET
+    model = _trace(network, spec, None if dynamic else shape, opset)
     _strip_debug_information(model)
+    if precision == "bf16":
+        _widen_transposed_convolutions(model)
     metadata = {
         "network": spec.name,
         "family": spec.family,
@@ -112,14 +127,14 @@ def export_onnx(
         with replace_atomically(path) as temporary:
             temporary.write_bytes(model.SerializeToString(deterministic=True))
     except OSError as error:
-        raise InputError(f"cannot write {os.fspath(path)}: {error.strerror or error}") from None
-    return Path(path)
+        raise InputError(f"cannot write {target}: {error.strerror or error}") from None
+    return target
 
 
 def check_shape(spec: NetworkSpec, shape: tuple[int, ...]) -> None:
     """Raise InputError unless ``shape`` is an [N, C, H, W] that the network takes."""
     multiple = spec.size_multiple
-    if len(shape) != 4 or min(shape) < 1:
+    if len(shape) != 4 or not all(isinstance(size, int) and size > 0 for size in shape):
         raise InputError(f"shape {shape} is not [N, C, H, W] with positive sizes")
     if shape[1] != spec.in_channels:
         raise InputError(f"{spec.name} takes {spec.in_channels} channels, not {shape[1]}")
@@ -132,7 +147,7 @@ def check_shape(spec: NetworkSpec, shape: tuple[int, ...]) -> None:
 
 
 def _trace(
-    network: RestorationNetwork, spec: NetworkSpec, shape: tuple[int, ...] | None
+    network: RestorationNetwork, spec: NetworkSpec, shape: tuple[int, ...] | None, opset: int
 ) -> onnx.ModelProto:
     try:
         import onnx.parser
@@ -155,9 +170,10 @@ def _trace(
                 3: multiple * Dim("columns") if multiple > 1 else Dim("width"),
             },
         )
-    with _quiet():
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    with _quiet(), _evaluating(network):
         exported = torch.export.export(
-            network.eval(), (torch.zeros(shape),), dynamic_shapes=dynamic_shapes
+            network, (torch.zeros(shape, device=device),), dynamic_shapes=dynamic_shapes
         ).run_decompositions(
             {getattr(torch.ops.restorert, op.name).default: _function_call(op) for op in ops.SPECS}
         )
@@ -167,7 +183,7 @@ def _trace(
             dynamo=True,
             input_names=[INPUT_NAME],
             output_names=[OUTPUT_NAME],
-            opset_version=OPSET,
+            opset_version=opset,
             # torch's own optimisation would inline the functions that plugins replace.
             optimize=False,
             verbose=False,
@@ -179,6 +195,10 @@ def _trace(
     model.functions.extend(
         onnx.parser.parse_function(op.onnx_function) for op in ops.SPECS if op.name in used
     )
+    for function in model.functions:
+        for imported in function.opset_import:
+            if imported.domain == "":
+                imported.version = opset  # the operators used are the same in all of them
     if dynamic_shapes is not None:
         for value in (*model.graph.input, *model.graph.output):
             dims = value.type.tensor_type.shape.dim
@@ -223,6 +243,18 @@ def _function_call(op: ops.OpSpec) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
+def _evaluating(network: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode, and then each module's own mode again: the network is the caller's."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's progress prints and its notes on absent packages off the terminal."""
     logger = logging.getLogger("torch.onnx")
@@ -236,6 +268,33 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _widen_transposed_convolutions(model: onnx.ModelProto) -> None:
+    """Transposed convolutions in float32: TensorRT-RTX 1.7 cannot build them in bfloat16."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    types = {value.name: value.type for value in model.graph.value_info}
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "ConvTranspose":
+            nodes.append(node)
+            continue
+        for name in node.input[1:]:
+            wide = numpy_helper.to_array(weights[name]).astype(np.float32)
+            weights[name].CopyFrom(numpy_helper.from_array(wide, name))
+            if name in types:
+                types[name].tensor_type.elem_type = TensorProto.FLOAT
+        source, result = node.input[0], node.output[0]
+        node.input[0], node.output[0] = f"{source}_of_{node.name}", f"{result}_wide"
+        cast_in = helper.make_node("Cast", [source], [node.input[0]], to=TensorProto.FLOAT)
+        cast_out = helper.make_node("Cast", [node.output[0]], [result], to=TensorProto.BFLOAT16)
+        nodes += [cast_in, node, cast_out]
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+
+
 def _strip_debug_information(model: onnx.ModelProto) -> None:
     # The exporter records stack traces: paths of the exporting machine, and a different file (and
     # cache key) for every checkout.
@@ -245,7 +304,7 @@ def _strip_debug_information(model: onnx.ModelProto) -> None:
         del graph.metadata_props[:]
         for node in graph.node:
             del node.metadata_props[:]
-            node.doc_string = ""
+            node.ClearField("doc_string")
         for value in (
             *getattr(graph, "value_info", ()),
             *(graph.input if graph is model.graph else ()),
@@ -261,32 +320,47 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read, is no ONNX file or was not written by `export_onnx`.
     """
+    for entry in _load(path).metadata_props:
+        if entry.key == _METADATA_KEY:
+            try:
+                metadata = json.loads(entry.value)
+            except (ValueError, RecursionError):
+                metadata = None
+            if not isinstance(metadata, dict):
+                raise InputError(f"{os.fspath(path)}: its record of the network is damaged")
+            return metadata
+    raise InputError(
+        f"{os.fspath(path)} was not exported by restorert; export it with: restorert export"
+    )
+
+
+def _load(path: str | os.PathLike[str]) -> onnx.ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
-        model = onnx.load(os.fspath(path), load_external_data=False)
+        # The format is stated: by default it would follow from the suffix.
+        return onnx.load(os.fspath(path), format="protobuf", load_external_data=False)
     except OSError as error:
         raise InputError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from None
     except DecodeError:
         raise InputError(f"{os.fspath(path)} is not an ONNX file") from None
-    for entry in model.metadata_props:
-        if entry.key == _METADATA_KEY:
-            return cast("dict[str, Any]", json.loads(entry.value))
-    raise InputError(
-        f"{os.fspath(path)} was not exported by restorert; export it with: restorert export"
-    )
 
 
 def inline_functions(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
     """Write the file again with every local function replaced by its body.
 
     OpenVINO 2026.4 does not read local functions.
+
+    Raises:
+        InputError: ``path`` is no readable ONNX file, or ``target`` cannot be written.
     """
-    import onnx
     import onnx.inliner
 
-    model = onnx.inliner.inline_local_functions(onnx.load(os.fspath(path)))
-    with replace_atomically(target) as temporary:
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
+    model = onnx.inliner.inline_local_functions(_load(path))
+    try:
+        with replace_atomically(target) as temporary:
+            temporary.write_bytes(model.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise InputError(f"cannot write {os.fspath(target)}: {error.strerror or error}") from None
     return Path(target)
