@@ -17,10 +17,21 @@ from restorert.errors import BuildError
 
 
 def cache_folder() -> Path:
-    """``$RESTORERT_CACHE``, else ``$XDG_CACHE_HOME/restorert``, else ``~/.cache/restorert``."""
+    """``$RESTORERT_CACHE``, else ``$XDG_CACHE_HOME/restorert``, else ``~/.cache/restorert``.
+
+    Raises:
+        BuildError: neither is set, and the user has no home (in a container, say).
+    """
     if chosen := os.environ.get("RESTORERT_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "restorert"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "restorert"
+    try:
+        return Path.home() / ".cache" / "restorert"
+    except RuntimeError:
+        raise BuildError(
+            "no cache folder: this user has no home; choose a folder with RESTORERT_CACHE"
+        ) from None
 
 
 def cache_key(facts: dict[str, Any]) -> str:
@@ -52,10 +63,7 @@ class EngineCache:
             lock = FileLock(f"{path}.lock")
             lock.acquire()
         except OSError as error:
-            raise BuildError(
-                f"cannot write the cache folder {path.parent} ({error.strerror or error}); "
-                f"choose another with RESTORERT_CACHE"
-            ) from None
+            raise self._unwritable(error) from None
         try:
             yield
         finally:
@@ -67,8 +75,17 @@ class EngineCache:
         """``path``, built by ``build(path)`` first where ``valid(path)`` does not hold."""
         with self.locked(path):
             if not valid(path):
-                build(path)
+                try:
+                    build(path)
+                except OSError as error:
+                    raise self._unwritable(error) from None
         return path
+
+    def _unwritable(self, error: OSError) -> BuildError:
+        return BuildError(
+            f"cannot write the cache folder {self.folder} ({error.strerror or error}); "
+            f"choose another with RESTORERT_CACHE"
+        )
 
     def size(self) -> tuple[int, int]:
         """Files and bytes in the cache."""

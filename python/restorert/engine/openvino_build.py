@@ -11,7 +11,7 @@ from typing import Any
 
 from restorert.engine import environment
 from restorert.engine.profile import ShapeProfile
-from restorert.errors import BuildError, RunnerUnavailableError
+from restorert.errors import BuildError, InputError, RunnerUnavailableError
 from restorert.export import inline_functions
 from restorert.files import replace_atomically
 
@@ -112,7 +112,9 @@ def build_openvino(
             model.reshape(openvino.PartialShape(dimensions))
             compiled = core().compile_model(model, DEVICE, compile_options(precision))
             blob = compiled.export_model()
-    except RuntimeError as error:
+    except InputError as error:
+        raise BuildError(f"openvino could not build: {error}") from None
+    except Exception as error:  # openvino and onnx raise what they like
         raise BuildError(f"openvino could not build: {first_line(error)}") from None
     try:
         with replace_atomically(target) as temporary, open(temporary, "wb") as stream:

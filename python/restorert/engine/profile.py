@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ def parse_shape(text: str) -> Shape:
     Raises:
         InputError: anything else.
     """
-    match = re.fullmatch(r"(?:[A-Za-z_]\w*:)?(\d+)x(\d+)x(\d+)x(\d+)", text.strip(), re.ASCII)
+    size = r"(\d{1,10})"  # ten digits hold the largest dimension
+    match = re.fullmatch(rf"(?:[A-Za-z_]\w*:)?{size}x{size}x{size}x{size}", text.strip(), re.ASCII)
     if not match:
-        raise InputError(f"{text!r} is not a shape; write NxCxHxW, for example 1x3x720x1280")
+        raise InputError(f"{text[:80]!r} is not a shape; write NxCxHxW, for example 1x3x720x1280")
     return _checked(int(part) for part in match.groups())
 
 
@@ -33,9 +35,9 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         InputError: anything else.
     """
-    match = re.fullmatch(r"(\d+)x(\d+)", text.strip(), re.ASCII)
+    match = re.fullmatch(r"(\d{1,10})x(\d{1,10})", text.strip(), re.ASCII)
     if not match or not all(0 < int(part) <= _LARGEST_DIMENSION for part in match.groups()):
-        raise InputError(f"{text!r} is not a size; write WIDTHxHEIGHT, for example 1280x720")
+        raise InputError(f"{text[:80]!r} is not a size; write WIDTHxHEIGHT, for example 1280x720")
     return int(match[2]), int(match[1])
 
 
@@ -45,14 +47,24 @@ def format_shape(shape: Sequence[int]) -> str:
 
 
 def _checked(values: Iterable[object]) -> Shape:
-    shape: tuple[Any, ...] = tuple(values)
-    if (
-        len(shape) != 4
-        or not all(isinstance(v, int) and not isinstance(v, bool) for v in shape)
-        or not all(0 < v <= _LARGEST_DIMENSION for v in shape)
-    ):
-        raise InputError(f"{shape} is not an [N, C, H, W] shape of positive integers")
-    return shape
+    given: tuple[Any, ...] = tuple(values)
+    try:
+        # NumPy's integers too; a bool is an int to Python alone.
+        n, c, h, w = (operator.index(v) for v in given if not isinstance(v, bool))
+    except (TypeError, ValueError):
+        pass
+    else:
+        if all(0 < v <= _LARGEST_DIMENSION for v in (n, c, h, w)) and len(given) == 4:
+            return n, c, h, w
+    raise InputError(f"{_shown(given)} is not an [N, C, H, W] shape of positive integers")
+
+
+def _shown(values: tuple[Any, ...]) -> str:
+    try:
+        text = repr(values)
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        text = "a shape of huge integers"
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 @dataclass(frozen=True)

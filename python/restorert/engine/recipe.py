@@ -11,11 +11,15 @@ from typing import Any
 
 from restorert.engine.profile import ShapeProfile
 from restorert.errors import InputError, RecipeError
+from restorert.export.onnx_export import check_precision
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+_LARGEST_WORKSPACE = 2**24  # MiB; no GPU has as much, and TensorRT counts bytes in 64 bits
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,22 @@ class BuilderOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.optimization_level <= 5:
-            raise InputError(f"optimization_level is {self.optimization_level}; expected 0 to 5")
-        if self.workspace_mib is not None and self.workspace_mib < 1:
-            raise InputError(f"workspace_mib is {self.workspace_mib}; expected 1 or more")
+            raise InputError("optimization_level is out of range; expected 0 to 5")
+        if self.workspace_mib is not None and not 1 <= self.workspace_mib <= _LARGEST_WORKSPACE:
+            raise InputError(f"workspace_mib is out of range; expected 1 to {_LARGEST_WORKSPACE}")
+
+    def flags(self) -> list[str]:
+        """The same options as flags of `restorert build`; none for what is left at its default.
+
+        Without ``compute_capabilities``: a command in an error message must build for the GPU of
+        the machine that shows it.
+        """
+        flags = []
+        if self.workspace_mib is not None:
+            flags.append(f"--workspace={self.workspace_mib}")
+        if self.optimization_level != BuilderOptions.optimization_level:
+            flags.append(f"--optimization-level={self.optimization_level}")
+        return flags
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"compute_capabilities": list(self.compute_capabilities)}
@@ -73,8 +90,10 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"cannot read recipe {name}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not UTF-8, not TOML, an integer of thousands of digits
         raise RecipeError(f"{name} is not a TOML file: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"{name} is not a TOML file: nested too deeply") from None
     allowed = {"network", "precision", "profile", "builder"}
     for key in raw:
         if key not in allowed:
@@ -91,7 +110,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     for key, value in builder.items():
         if key not in _TYPES:
             raise RecipeError(
-                f"{name}: unknown key builder.{key}; expected {', '.join(sorted(_TYPES))}"
+                f"{name}: unknown key {'builder.' + key!r}; expected {', '.join(sorted(_TYPES))}"
             )
         if not isinstance(value, _TYPES[key]) or isinstance(value, bool):
             raise RecipeError(f"{name}: builder.{key} has the wrong type")
@@ -100,6 +119,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     if "compute_capabilities" in builder:
         builder["compute_capabilities"] = tuple(builder["compute_capabilities"])
     try:
+        check_precision(raw["precision"])
         return Recipe(
             raw["network"],
             raw["precision"],

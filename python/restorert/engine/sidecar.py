@@ -33,7 +33,8 @@ class Sidecar:
         device: name and capability of the device it was built for.
         targets: compute capabilities the file holds code for; empty where it is ``device`` alone.
         plugins_sha256: of the plugin library that its plugin layers come from, if any.
-        rebuild: the command that builds it again.
+        rebuild: the command that builds it again; empty where none does, because the network's
+            weights are in no file.
     """
 
     network: dict[str, Any]
@@ -59,6 +60,11 @@ class Sidecar:
     def to_json(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return values | {"profile": self.profile.to_json(), "targets": list(self.targets)}
+
+    @property
+    def cure(self) -> str:
+        """What to do where this machine cannot take the engine."""
+        return f"rebuild: {self.rebuild}" if self.rebuild else "build it again from its network"
 
     def write(self, engine: str | os.PathLike[str]) -> None:
         """Write beside ``engine``, atomically."""
@@ -112,22 +118,46 @@ def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
         raise EngineMismatchError(
-            f"sidecar {path} has format {found!r}, this version reads {FORMAT}; {cure}"
+            f"sidecar {path} has format {repr(found)[:40]}, this version reads {FORMAT}; {cure}"
         )
     for name, kind in _TYPES.items():
-        if not isinstance(raw.get(name), kind) and (name in raw or name not in _OPTIONAL):
+        if name not in raw and name in _OPTIONAL:
+            continue
+        value = raw.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool) or not _is_flat(value):
             raise EngineMismatchError(f"sidecar {path}: {name!r} is missing or damaged; {cure}")
-    known = {name: raw[name] for name in _TYPES if name in raw}
+    known = {name: _printable(raw[name]) for name in _TYPES if name in raw}
     try:
         known["profile"] = ShapeProfile.from_json(known["profile"])
     except InputError as error:
         raise EngineMismatchError(f"sidecar {path}: {error}; {cure}") from None
-    known["targets"] = tuple(map(str, known.get("targets", [])))
+    known["targets"] = tuple(known.get("targets", ()))
     return Sidecar(**known)
 
 
 _OPTIONAL = {f.name for f in dataclasses.fields(Sidecar) if f.default is not dataclasses.MISSING}
 _OPTIONAL |= {"layers"}
+_SCALARS = (str, int, float, type(None))
+
+
+def _is_flat(value: object) -> bool:
+    """Whether no container holds more than scalars and, in a mapping, lists of them."""
+    if isinstance(value, dict):
+        return all(not isinstance(item, dict) and _is_flat(item) for item in value.values())
+    if isinstance(value, list):
+        return all(isinstance(item, _SCALARS) for item in value)
+    return True
+
+
+def _printable(value: Any) -> Any:
+    """Errors quote these texts: no line breaks, no terminal's control sequences."""
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else "?" for c in value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return value
 
 
 def check_engine_file(engine: str | os.PathLike[str], sidecar: Sidecar) -> None:
@@ -140,12 +170,15 @@ def check_engine_file(engine: str | os.PathLike[str], sidecar: Sidecar) -> None:
     if size != sidecar.engine_bytes:
         raise EngineMismatchError(
             f"{path} has {size} bytes, its sidecar says {sidecar.engine_bytes}: the file is "
-            f"truncated or was replaced; rebuild: {sidecar.rebuild}"
+            f"truncated or was replaced; {sidecar.cure}"
         )
-    if sha256_of(path) != sidecar.engine_sha256:
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise EngineMismatchError(f"cannot read {path}: {error.strerror or error}") from None
+    if found != sidecar.engine_sha256:
         raise EngineMismatchError(
-            f"{path} is damaged or was replaced (its SHA-256 is not the sidecar's); "
-            f"rebuild: {sidecar.rebuild}"
+            f"{path} is damaged or was replaced (its SHA-256 is not the sidecar's); {sidecar.cure}"
         )
 
 
@@ -163,8 +196,7 @@ def check_environment(
 
     def refuse(built: str, here: str) -> None:
         raise EngineMismatchError(
-            f"{os.fspath(engine)} was built {built}, this machine has {here}; "
-            f"rebuild: {sidecar.rebuild}"
+            f"{os.fspath(engine)} was built {built}, this machine has {here}; {sidecar.cure}"
         )
 
     if sidecar.runner != runner:

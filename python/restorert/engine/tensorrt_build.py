@@ -21,6 +21,10 @@ Progress = Callable[[str, float], None]
 """Called with what is being done and the share done, 0 to 1."""
 
 MODULES = ("tensorrt", "tensorrt_rtx")
+NO_PLUGINS = (
+    "this build of restorert has no TensorRT plugins; with nvcc and TensorRT's headers "
+    "(TENSORRT_ROOT) at hand, install again: pip install . -C cmake.define.TENSORRT=ON"
+)
 # Strongly typed networks with every cast and Q/DQ form used here.
 _OLDEST = (10, 8)
 # OnnxParserFlag.ENABLE_PLUGIN_OVERRIDE: a plugin takes the place of a local function's body.
@@ -227,10 +231,7 @@ def load_plugins(trt: ModuleType | None = None) -> list[str]:
         trt = _first_module()
     path = environment.plugin_library()
     if path is None:
-        raise RunnerUnavailableError(
-            "this build of restorert has no TensorRT plugins; with nvcc and TensorRT's headers "
-            "(TENSORRT_ROOT) at hand, install again: pip install . -C cmake.define.TENSORRT=ON"
-        )
+        raise RunnerUnavailableError(NO_PLUGINS)
     registry = trt.get_plugin_registry()
     if str(path) not in _LOADED.setdefault(trt.__name__, set()):
         registry.load_library(str(path))

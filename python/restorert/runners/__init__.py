@@ -23,6 +23,7 @@ from restorert.engine.sidecar import (
     check_engine_file,
     check_environment,
     read_sidecar,
+    sidecar_path,
 )
 from restorert.engine.tensorrt_build import Progress
 from restorert.errors import (
@@ -33,9 +34,14 @@ from restorert.errors import (
 )
 from restorert.export import export_onnx, read_metadata
 from restorert.export.onnx_export import check_precision, check_shape
-from restorert.files import sha256_of
-from restorert.networks import NetworkSpec, RestorationNetwork, network_spec
-from restorert.networks.spec import CheckpointSource
+from restorert.files import replace_atomically, sha256_of
+from restorert.networks import (
+    NetworkSpec,
+    RestorationNetwork,
+    create_network,
+    list_networks,
+    network_spec,
+)
 from restorert.runners.base import Backend, Runner
 from restorert.runners.engine import Engine
 from restorert.runners.openvino_runner import OpenVINOBackend
@@ -88,6 +94,8 @@ def choose_backend(runner: str = "auto", *, to_run: bool = True) -> Backend:
         InputError: unknown name.
         RunnerUnavailableError: it cannot be used here; the message says why.
     """
+    if runner == "torch":
+        raise InputError("the torch runner runs networks in memory and has no engine files")
     if runner == "auto":
         candidates = list(BACKENDS)
     elif runner == "tensorrt":
@@ -129,32 +137,52 @@ def _cached_onnx(
         "exporter": _exporter_fingerprint(),
     }
     path = cache.path(f"{spec.name}-{precision}", facts, ".onnx")
-    return cache.get_or_build(
-        path, Path.is_file, lambda target: _export(network, target, precision)
-    )
+    # A damaged file would still parse, with other weights in it.
+    digest = path.with_name(f"{path.name}.sha256")
+
+    def whole(target: Path) -> bool:
+        return (
+            target.is_file()
+            and digest.is_file()
+            and digest.read_bytes() == sha256_of(target).encode()
+        )
+
+    def export(target: Path) -> None:
+        export_onnx(network, target, precision=precision)
+        with replace_atomically(digest) as temporary:
+            temporary.write_bytes(sha256_of(target).encode())
+
+    return cache.get_or_build(path, whole, export)
 
 
-def _export(network: RestorationNetwork, target: Path, precision: str) -> None:
-    multiple = network.spec.size_multiple
-    shape = (1, network.spec.in_channels, multiple, multiple)
-    export_onnx(network, target, precision=precision, shape=shape)
+def _origin(network: RestorationNetwork | Path, weights: str) -> list[str]:
+    """The flags of `restorert build` that name this network; empty where none can."""
+    if isinstance(network, Path):
+        return [f"--onnx={network}"]
+    spec = network.spec
+    if network.checkpoint:
+        return [f"--model={spec.name}", f"--weights={network.checkpoint.path}"]
+    registered = spec.name in list_networks() and spec == network_spec(spec.name)
+    if registered and weights_hash(create_network(spec.name)) == weights:
+        return [f"--model={spec.name}"]
+    return []
 
 
 def _rebuild_command(
-    spec: NetworkSpec,
-    source: CheckpointSource | None,
+    origin: list[str],
     precision: str,
     backend: Backend,
     profile: ShapeProfile,
+    options: BuilderOptions,
     target: Path | None,
 ) -> str:
-    parts = ["restorert", "build", "--model", spec.name]
-    if source:
-        parts += ["--weights", str(source.path)]
-    parts += ["--precision", precision, "--runner", backend.name]
+    if not origin:
+        return ""
+    parts = ["restorert", "build", *origin, f"--precision={precision}", f"--runner={backend.name}"]
     parts += profile.trtexec_flags().split()
+    parts += options.flags()
     if target is not None:
-        parts += ["-o", str(target)]
+        parts.append(f"--output={target}")
     return shlex.join(parts)
 
 
@@ -191,14 +219,15 @@ def build_engine_file(
     Raises:
         RestorertError: InputError, BuildError or RunnerUnavailableError, one line each.
     """
-    backend = choose_backend(runner, to_run=to_run)
     check_precision(precision)
+    if shape is not None and profile is not None:
+        raise InputError("give a shape or a profile, not both")
+    backend = choose_backend(runner, to_run=to_run)
     cache = cache or EngineCache()
     options = options or BuilderOptions()
     if isinstance(network, RestorationNetwork):
         spec: NetworkSpec = network.spec
         weights = weights_hash(network)
-        source = network.checkpoint
         if progress:
             progress("exporting to ONNX", 0.0)
         onnx_path = _cached_onnx(network, backend.onnx_precision(precision), cache, weights)
@@ -206,12 +235,12 @@ def build_engine_file(
             progress("exporting to ONNX", 1.0)
         metadata = read_metadata(onnx_path)
     else:
-        onnx_path, weights, source = Path(network), "", None
+        onnx_path, weights = Path(network), ""
         metadata = read_metadata(onnx_path)
         spec = spec_of(metadata)
-        if metadata["precision"] != backend.onnx_precision(precision):
+        if metadata.get("precision") != backend.onnx_precision(precision):
             raise InputError(
-                f"{onnx_path} is {metadata['precision']}; an engine of {precision} on "
+                f"{onnx_path} is {metadata.get('precision')}; an engine of {precision} on "
                 f"{backend.name} needs one exported with "
                 f"--precision {backend.onnx_precision(precision)}"
             )
@@ -241,7 +270,8 @@ def build_engine_file(
     def build(out: Path) -> None:
         started = time.perf_counter()
         built = backend.build(onnx_path, out, profile, options, precision, progress)
-        Sidecar(
+        origin = _origin(network if isinstance(network, RestorationNetwork) else onnx_path, weights)
+        sidecar = Sidecar(
             network=metadata,
             precision=precision,
             precision_ran=built["precision_ran"],
@@ -255,14 +285,20 @@ def build_engine_file(
             engine_sha256=sha256_of(out),
             engine_bytes=out.stat().st_size,
             rebuild=_rebuild_command(
-                spec, source, precision, backend, profile, out if path is not None else None
+                origin, precision, backend, profile, options, out if path is not None else None
             ),
             targets=tuple(built.get("targets", ())),
             plugins_sha256=plugins_sha256 if built.get("plugins") else None,
             restorert=__version__,
             build_seconds=round(time.perf_counter() - started, 3),
             layers=built.get("layers", {}),
-        ).write(out)
+        )
+        try:
+            sidecar.write(out)
+        except OSError as error:
+            raise BuildError(
+                f"cannot write {sidecar_path(out)}: {error.strerror or error}"
+            ) from None
 
     if path is None:
         return cache.get_or_build(target, _is_whole, build)
@@ -284,14 +320,24 @@ def _is_whole(path: Path) -> bool:
 
 
 def spec_of(metadata: dict[str, Any]) -> NetworkSpec:
-    """The spec of the network that an ONNX file or an engine was made from."""
-    fields = {"size_multiple", "padding_mode", "in_channels", "out_channels", "tile"}
-    try:
-        return dataclasses.replace(
-            network_spec(metadata["network"]), **{name: metadata[name] for name in fields}
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"the file's record of its network is damaged: {error}") from None
+    """The spec of the network that an ONNX file or an engine was made from.
+
+    Raises:
+        InputError: a value is missing or not what it must be.
+    """
+    fields = ("size_multiple", "in_channels", "out_channels", "tile", "padding_mode")
+    for name in ("network", *fields):
+        value = metadata.get(name)
+        counts = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+        if not {
+            "network": isinstance(value, str) and value in list_networks(),
+            "tile": counts or (value is None and name in metadata),
+            "padding_mode": value in ("reflect", "edge"),
+        }.get(name, counts):
+            raise InputError(f"the file's record of its network is damaged: {name!r}")
+    return dataclasses.replace(
+        network_spec(metadata["network"]), **{name: metadata[name] for name in fields}
+    )
 
 
 def load_engine(path: str | os.PathLike[str]) -> Engine:
@@ -307,8 +353,13 @@ def load_engine(path: str | os.PathLike[str]) -> Engine:
     sidecar = read_sidecar(path)
     try:
         backend = _backend(sidecar.runner)
+        spec = spec_of(sidecar.network)
+        for bound in (sidecar.profile.min, sidecar.profile.max):
+            check_shape(spec, bound)
     except InputError as error:
-        raise EngineMismatchError(f"{os.fspath(path)}: {error}") from None
+        raise EngineMismatchError(
+            f"the sidecar of {os.fspath(path)} is damaged ({error}); {sidecar.cure}"
+        ) from None
     backend.check_runnable()
     device = backend.device()
     check_environment(
@@ -321,7 +372,7 @@ def load_engine(path: str | os.PathLike[str]) -> Engine:
         plugins_sha256=environment.plugin_hash(),
     )
     check_engine_file(path, sidecar)
-    return Engine(backend.load(Path(path), sidecar), spec_of(sidecar.network), sidecar)
+    return Engine(backend.load(Path(path), sidecar), spec, sidecar)
 
 
 def build_engine(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import warnings
 from typing import Any
 
@@ -39,7 +41,8 @@ class Engine:
         """One line: network, runner and version, precision that runs, device, shapes."""
         r = self.runner
         shapes = f", shapes {r.profile}" if r.profile else ""
-        return f"{self.spec.name} on {r.name} {r.version}, {r.precision}, {r.device}{shapes}"
+        version = short_version(r.version)
+        return f"{self.spec.name} on {r.name} {version}, {r.precision}, {r.device}{shapes}"
 
     def __call__(self, frames: Any) -> Any:
         """Restore pictures.
@@ -49,11 +52,12 @@ class Engine:
                 one picture. A numpy array, a torch tensor, or anything with ``__dlpack__`` or
                 ``__cuda_array_interface__`` (CuPy, PyCUDA's GPUArray). Any N, H and W: sizes are
                 padded (``spec.padding_mode``) and the result cropped; batches larger than the
-                engine's are split.
+                engine's are split. They are only read.
 
         Returns:
-            The restored pictures, of the same kind, dtype, layout and device. Floats are not
-            clamped; uint8 is clamped and rounded to nearest.
+            The restored pictures in memory of their own, of the same kind, dtype, layout and
+            device; a torch tensor for a DLPack object whose library has no ``from_dlpack``. Floats
+            are not clamped; uint8 is clamped and rounded to nearest.
 
         Raises:
             InputError: wrong dimensions, channels or dtype; larger than the engine's profile.
@@ -108,21 +112,26 @@ class Engine:
             raise InputError(
                 f"frames of {width}x{height} exceed this engine's {profile.max[3]}x"
                 f"{profile.max[2]}; restore in tiles or build for "
-                f"{format_shape((*profile.max[:2], rows, columns))}"
+                + format_shape(
+                    (*profile.max[:2], max(rows, profile.max[2]), max(columns, profile.max[3]))
+                )
             )
-        padded = pad(x, rows, columns, self.spec.padding_mode).contiguous()
         try:
+            padded = pad(x, rows, columns, self.spec.padding_mode).contiguous()
             restored = [self._run_chunk(chunk, profile) for chunk in self._chunks(padded, profile)]
-        except (torch.OutOfMemoryError, MemoryError) as error:
+            if not restored:
+                return x.new_empty((0, self.spec.out_channels, height, width))
+            joined = restored[0] if len(restored) == 1 else torch.cat(restored)
+            return joined[:, :, :height, :width].contiguous()
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
             reason = str(error).splitlines()[0] if str(error) else "out of memory"
+            asked = format_shape((x.shape[0], x.shape[1], rows, columns))
             raise DeviceMemoryError(
-                f"not enough memory for {format_shape(padded.shape)} on {self.runner.device.name} "
-                f"({reason}); restore in smaller tiles"
+                f"not enough memory for {asked} on {self.runner.device.name} ({reason}); "
+                "restore in smaller tiles"
             ) from None
-        if not restored:
-            return x.new_empty((0, self.spec.out_channels, height, width))
-        joined = restored[0] if len(restored) == 1 else torch.cat(restored)
-        return joined[:, :, :height, :width].contiguous()
 
     @staticmethod
     def _chunks(x: Tensor, profile: ShapeProfile | None) -> tuple[Tensor, ...]:
@@ -138,9 +147,22 @@ class Engine:
         return self.runner(chunk.contiguous())
 
 
+def short_version(version: str) -> str:
+    """``"2026.4.1-22982-e213a147257"`` -> ``"2026.4.1"``: what people call it."""
+    return version.split("-", 1)[0]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On a CPU torch raises a plain RuntimeError.
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+
+
 def _to_tensor(frames: Any) -> tuple[Tensor, Any]:
     """The frames as a tensor sharing their memory, and the way back to their kind."""
     if isinstance(frames, Tensor):
+        if frames.layout != torch.strided:
+            raise InputError("frames are a sparse tensor; expected a dense one")
         return frames.detach(), lambda out: out
     if isinstance(frames, np.ndarray):
         if frames.dtype.byteorder not in ("=", "|") or frames.dtype == np.uint16:
@@ -158,21 +180,45 @@ def _to_tensor(frames: Any) -> tuple[Tensor, Any]:
                 f"frames have dtype {frames.dtype}; expected uint8 or floats"
             ) from None
     if hasattr(frames, "__dlpack__"):
-        kind = type(frames)
-        tensor = torch.utils.dlpack.from_dlpack(frames)
-        from_dlpack = getattr(kind, "from_dlpack", None) or _from_dlpack_of(kind)
-        return tensor, from_dlpack or (lambda out: out)
+        return _from_dlpack(frames), _from_dlpack_of(frames) or (lambda out: out)
     if hasattr(frames, "__cuda_array_interface__"):
-        return torch.as_tensor(frames), lambda out: out
+        try:
+            return torch.as_tensor(frames), lambda out: out
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"frames, a {type(frames).__name__}, cannot be read: {str(error).splitlines()[0]}"
+            ) from None
     raise InputError(
         f"frames are a {type(frames).__name__}; expected a numpy array, a torch tensor or a "
         "DLPack object"
     )
 
 
-def _from_dlpack_of(kind: type) -> Any:
-    # The array API standard puts from_dlpack into the array's own module (cupy, jax.numpy, ...).
-    import sys
+_DLPACK_CPU = 1
 
+
+def _from_dlpack(frames: Any) -> Tensor:
+    try:
+        if frames.__dlpack_device__()[0] == _DLPACK_CPU:
+            with contextlib.suppress(BufferError, RuntimeError):  # numpy knows no bfloat16
+                return _to_tensor(np.from_dlpack(frames))[0]
+        # numpy takes negative strides, but no memory of a GPU; torch aborts the process on them.
+        if any(stride < 0 for stride in getattr(frames, "strides", None) or ()):
+            raise InputError("frames have negative strides; pass a contiguous copy of them")
+        return torch.utils.dlpack.from_dlpack(frames)
+    except InputError:
+        raise
+    except Exception as error:  # a foreign object raises what it likes
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"frames, a {type(frames).__name__}, cannot be read through DLPack: {reason}"
+        ) from None
+
+
+def _from_dlpack_of(frames: Any) -> Any:
+    """``from_dlpack`` of the array's own library, where it has one."""
+    if hasattr(frames, "__array_namespace__"):  # as the array API standard has it
+        return getattr(frames.__array_namespace__(), "from_dlpack", None)
+    kind = type(frames)
     module = sys.modules.get(kind.__module__.split(".")[0])
-    return getattr(module, "from_dlpack", None)
+    return getattr(kind, "from_dlpack", None) or getattr(module, "from_dlpack", None)

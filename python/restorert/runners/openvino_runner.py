@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,16 +26,17 @@ from restorert.engine.profile import ShapeProfile
 from restorert.engine.recipe import BuilderOptions
 from restorert.engine.sidecar import Sidecar
 from restorert.engine.tensorrt_build import Progress
-from restorert.errors import DeviceMemoryError, EngineMismatchError
+from restorert.errors import DeviceMemoryError, EngineMismatchError, RestorertError
 from restorert.runners.base import Runner
 
 
 class OpenVINORunner:
-    """Runs a compiled OpenVINO model on the CPU."""
+    """Runs a compiled OpenVINO model on the CPU. Threads may share it: they take turns."""
 
     name = "openvino"
 
-    def __init__(self, compiled: Any, profile: ShapeProfile) -> None:
+    def __init__(self, compiled: Any, profile: ShapeProfile, blob: Any = None) -> None:
+        """Take a compiled model, and ``blob``, the memory that it reads its weights from."""
         self.compiled = compiled
         self.profile: ShapeProfile | None = profile
         self.version = OpenVINOBackend().version()
@@ -41,6 +44,8 @@ class OpenVINORunner:
         self.device = environment.cpu()
         self.torch_device = torch.device("cpu")
         self._request = compiled.create_infer_request()
+        self._lock = threading.Lock()
+        self._blob = blob
 
     def __call__(self, x: Tensor) -> Tensor:
         # OpenVINO reads the input in place and writes into the result's own memory: no copies.
@@ -48,13 +53,14 @@ class OpenVINORunner:
         ov = load_module()
         request = self._request
         try:
-            request.set_input_tensor(ov.Tensor(x.numpy(), shared_memory=True))
-            request.set_output_tensor(ov.Tensor(out.numpy(), shared_memory=True))
-            request.infer()
+            with self._lock:  # a request runs one inference at a time, on all cores
+                request.set_input_tensor(ov.Tensor(x.numpy(), shared_memory=True))
+                request.set_output_tensor(ov.Tensor(out.numpy(), shared_memory=True))
+                request.infer()
         except RuntimeError as error:
             if "alloc" in str(error):
                 raise DeviceMemoryError(first_line(error)) from None
-            raise
+            raise RestorertError(f"openvino failed: {first_line(error)}") from None
         return out
 
     @property
@@ -99,13 +105,15 @@ class OpenVINOBackend:
         return facts
 
     def load(self, path: Path, sidecar: Sidecar) -> Runner:
+        ov = load_module()
         try:
+            # Mapped, not read: OpenVINO uses the weights where they are, and crashes where they are
+            # gone, so the runner keeps the map. Copy on write, since it takes no read-only memory.
+            blob = ov.Tensor(np.memmap(path, dtype=np.uint8, mode="c"), shared_memory=True)
             # Without the options of the compilation the import would choose its own precision.
-            compiled = core().import_model(
-                path.read_bytes(), DEVICE, compile_options(sidecar.precision)
-            )
-        except RuntimeError as error:
+            compiled = core().import_model(blob, DEVICE, compile_options(sidecar.precision))
+        except (RuntimeError, OSError, ValueError) as error:
             raise EngineMismatchError(
-                f"openvino cannot load {path} ({first_line(error)}); rebuild: {sidecar.rebuild}"
+                f"openvino cannot load {path} ({first_line(error)}); {sidecar.cure}"
             ) from None
-        return OpenVINORunner(compiled, sidecar.profile)
+        return OpenVINORunner(compiled, sidecar.profile, blob)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ class TensorRTRunner:
     """Runs a deserialised engine on the current CUDA device.
 
     One CUDA graph holds the last shape: a video replays it, and a new shape records a new one.
+    Threads may share it: they take turns.
     """
 
     def __init__(self, path: Path, sidecar: Sidecar, *, cuda_graph: bool = True) -> None:
@@ -58,7 +60,7 @@ class TensorRTRunner:
         if self.engine is None:
             raise EngineMismatchError(
                 f"{sidecar.runner} cannot load {path} "
-                f"({self._messages.last_error('no reason given')}); rebuild: {sidecar.rebuild}"
+                f"({self._messages.last_error('no reason given')}); {sidecar.cure}"
             )
         self._context = self.engine.create_execution_context()
         if self._context is None:
@@ -71,8 +73,19 @@ class TensorRTRunner:
             self._input, self._output = self._output, self._input
         self._cuda_graph = cuda_graph
         self._recorded: tuple[torch.cuda.CUDAGraph, Tensor, Tensor] | None = None
+        self._lock = threading.Lock()
+        self._done = torch.cuda.Event()
 
     def __call__(self, x: Tensor) -> Tensor:
+        with self._lock:
+            # Another thread's stream may still be using the context and the recorded buffers.
+            stream = torch.cuda.current_stream(self.torch_device)
+            stream.wait_event(self._done)
+            out = self._run(x)
+            self._done.record(stream)
+        return out
+
+    def _run(self, x: Tensor) -> Tensor:
         if not self._cuda_graph:
             out = self._prepare(x)
             self._enqueue(torch.cuda.current_stream(self.torch_device))

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from restorert.engine import environment
 from restorert.engine.profile import ShapeProfile
-from restorert.export.onnx_export import cast_network
+from restorert.errors import RunnerUnavailableError
+from restorert.export.onnx_export import cast_network, check_precision
 from restorert.networks import RestorationNetwork
 
 
@@ -36,7 +37,12 @@ class TorchRunner:
             device: the GPU where there is one.
             channels_last: None for the half precisions only, whose convolutions want it.
             compile_mode: of torch.compile; None runs eagerly.
+
+        Raises:
+            InputError: unknown precision, or a weight that overflows it.
+            RunnerUnavailableError: torch has no such device.
         """
+        check_precision(precision)
         self.torch_device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = precision
         self.device = environment.cuda() or environment.cpu()
@@ -50,13 +56,21 @@ class TorchRunner:
         if channels_last is None:
             channels_last = self.precision != "fp32"
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        cast_network(network, precision)  # refuse what the asked precision cannot hold
-        module = copy.deepcopy(cast_network(network, self.precision)).to(self.torch_device)
+        cast = cast_network(network, precision)  # refuses what the asked precision cannot hold
+        if self.precision != precision:
+            cast = cast_network(network, self.precision)
+        try:
+            module = copy.deepcopy(cast).to(self.torch_device).eval()
+        except (AssertionError, RuntimeError) as error:
+            raise RunnerUnavailableError(
+                f"torch cannot use the device {self.torch_device} ({str(error).splitlines()[0]})"
+            ) from None
         module = module.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.network: Callable[[Tensor], Tensor] = module
         if compile_mode is not None:
             self.network = torch.compile(module, mode=compile_mode)
 
     def __call__(self, x: Tensor) -> Tensor:
-        with torch.inference_mode():
+        # Not inference_mode: its tensors refuse changes in place, which results must allow.
+        with torch.no_grad():
             return self.network(x.contiguous(memory_format=self.memory_format)).contiguous()
