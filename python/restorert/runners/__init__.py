@@ -223,10 +223,27 @@ def build_engine_file(
     if shape is not None and profile is not None:
         raise InputError("give a shape or a profile, not both")
     backend = choose_backend(runner, to_run=to_run)
+    if path is not None and not Path(path).parent.is_dir():  # exporting takes a while
+        raise BuildError(f"cannot write {os.fspath(path)}: no such folder")
     cache = cache or EngineCache()
     options = options or BuilderOptions()
     if isinstance(network, RestorationNetwork):
         spec: NetworkSpec = network.spec
+    else:
+        metadata = read_metadata(network)
+        spec = spec_of(metadata)
+        needed = backend.onnx_precision(precision)
+        if metadata.get("precision") != needed:
+            raise InputError(
+                f"{os.fspath(network)} is {metadata.get('precision')}; an engine of {precision} on "
+                f"{backend.name} needs one exported with --precision {needed}"
+            )
+    if profile is None:
+        default = (1, spec.in_channels, 720, 1280)
+        profile = ShapeProfile.up_to(shape or default, spec.size_multiple)
+    for bound in (profile.min, profile.opt, profile.max):
+        check_shape(spec, bound)
+    if isinstance(network, RestorationNetwork):
         weights = weights_hash(network)
         if progress:
             progress("exporting to ONNX", 0.0)
@@ -236,19 +253,6 @@ def build_engine_file(
         metadata = read_metadata(onnx_path)
     else:
         onnx_path, weights = Path(network), ""
-        metadata = read_metadata(onnx_path)
-        spec = spec_of(metadata)
-        if metadata.get("precision") != backend.onnx_precision(precision):
-            raise InputError(
-                f"{onnx_path} is {metadata.get('precision')}; an engine of {precision} on "
-                f"{backend.name} needs one exported with "
-                f"--precision {backend.onnx_precision(precision)}"
-            )
-    if profile is None:
-        default = (1, spec.in_channels, 720, 1280)
-        profile = ShapeProfile.up_to(shape or default, spec.size_multiple)
-    for bound in (profile.min, profile.opt, profile.max):
-        check_shape(spec, bound)
     onnx_sha256 = sha256_of(onnx_path)
     plugins_sha256 = environment.plugin_hash() if backend.name == "tensorrt" else None
     device = backend.device()
@@ -302,8 +306,6 @@ def build_engine_file(
 
     if path is None:
         return cache.get_or_build(target, _is_whole, build)
-    if not target.parent.is_dir():
-        raise BuildError(f"cannot write {target}: the folder {target.parent} does not exist")
     with cache.locked(
         cache.folder / f"{label}-{hashlib.sha256(os.fsencode(target.resolve())).hexdigest()[:20]}"
     ):
