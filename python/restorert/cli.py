@@ -158,12 +158,14 @@ def _progress() -> Iterator[Progress]:
     """A callback that draws a bar a phase; nothing is drawn where nobody looks."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    console = _console()
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TimeElapsedColumn(),
-        console=_console(),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     ) as bars:
         tasks: dict[str, Any] = {}
 
@@ -208,9 +210,10 @@ def _restore(options: argparse.Namespace) -> int:
     pairs = _pairs(options.source, options.target)
     from rich.progress import track
 
+    bars = len(pairs) > 1 and console.is_terminal
     failed = 0
     for source, target in track(
-        pairs, "restoring", console=console, transient=True, disable=len(pairs) == 1
+        pairs, "restoring", console=console, transient=True, disable=not bars
     ):
         try:
             restore_image(source, target, engine, tile=tile)
@@ -399,7 +402,10 @@ def _networks(options: argparse.Namespace) -> int:
     from restorert import create_network, list_networks
     from restorert.networks.counts import count_macs, count_parameters
 
-    table = Table("network", "task", "paper", "params M", "GMAC 256x256", "multiple", "tile")
+    table = Table()
+    table.add_column("network", no_wrap=True)
+    for heading in ("task", "paper", "params M", "GMAC 256x256", "multiple", "tile"):
+        table.add_column(heading)
     for name in list_networks():
         with torch.device("meta"):
             network = create_network(name)
@@ -413,7 +419,8 @@ def _networks(options: argparse.Namespace) -> int:
             str(spec.size_multiple),
             str(spec.tile or "-"),
         )
-    Console().print(table)
+    # A file or a pipe has no width to fit into.
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
     return 0
 
 
@@ -421,10 +428,12 @@ def _doctor(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from restorert.engine import EngineCache, environment
+    from restorert.engine.tensorrt_build import NO_PLUGINS
     from restorert.ops.native_call import native
     from restorert.runners import BACKENDS
+    from restorert.runners.engine import short_version
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     import torch
 
     gpu = environment.cuda()
@@ -436,7 +445,7 @@ def _doctor(options: argparse.Namespace) -> int:
         console.print(f"kernels   {', '.join(f'{k} {v}' for k, v in info.items())}")
     except RestorertError as error:
         console.print(f"kernels   {error}")
-    console.print(f"plugins   {environment.plugin_library() or 'not built'}")
+    console.print(f"plugins   {environment.plugin_library() or NO_PLUGINS}")
     for backend in BACKENDS:
         lines = []
         for verb, check in (("builds", backend.check_buildable), ("runs", backend.check_runnable)):
@@ -446,11 +455,14 @@ def _doctor(options: argparse.Namespace) -> int:
             except RestorertError as error:
                 lines.append(f"no: {error}")
                 break
-        version = f" {backend.version()}" if lines[0] == "builds" else ""
+        version = f" {short_version(backend.version())}" if lines[0] == "builds" else ""
         console.print(f"runner {backend.name}{version}: {', '.join(lines)}")
-    cache = EngineCache()
-    files, size = cache.size()
-    console.print(f"cache   {cache.folder}: {files} files, {size / 1e6:.0f} MB")
+    try:
+        cache = EngineCache()
+        files, size = cache.size()
+        console.print(f"cache   {cache.folder}: {files} files, {size / 1e6:.0f} MB")
+    except RestorertError as error:
+        console.print(f"cache   {error}")
     return 0
 
 

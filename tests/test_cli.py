@@ -1,0 +1,460 @@
+"""The command line: what it prints where, its exit status, and the files it leaves."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+import restorert as rr
+from restorert import cli
+from restorert.engine import ShapeProfile
+from restorert.engine.sidecar import read_sidecar, sidecar_path
+from restorert.errors import InputError
+from restorert.export import read_metadata
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _runner() -> None:
+    pytest.importorskip("openvino")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    rr.save_network(rr.create_network("hinet", width=8, depth=3), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(weights: Path) -> Path:
+    path = weights.with_name("tiny.openvino")
+    return rr.build_engine_file(
+        rr.load_network(weights), path, shape=(1, 3, 64, 96), runner="openvino"
+    )
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "in[red].png"  # brackets are markup to the library that prints
+    Image.fromarray(data.astronaut()[100:150, 200:281]).save(path)
+    return path
+
+
+def _pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def _expected(weights: Path, picture: Path) -> np.ndarray:
+    """The picture through the network itself."""
+    net = rr.load_network(weights)
+    pixels = _pixels(picture) / 255
+    height, width = pixels.shape[:2]
+    padded = np.pad(pixels, ((0, -height % 4), (0, -width % 4), (0, 0)), mode="reflect")
+    restored = net(torch.from_numpy(padded).float().permute(2, 0, 1)[None])[0]
+    levels = restored.permute(1, 2, 0)[:height, :width].clamp(0, 1) * 255
+    return levels.round().int().numpy()
+
+
+def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> str:
+    """Exit status 2, one line on stderr, nothing on stdout."""
+    given = shlex.split(arguments) if isinstance(arguments, str) else arguments
+    assert cli.main(given) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("restorert: error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert message in err
+    return err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "the following arguments are required: COMMAND; see: restorert --help"),
+        ("nonsense", "invalid choice: 'nonsense'"),
+        ("networks --what", "unrecognized arguments: --what"),
+        ("build", "name a network with --model NAME or a checkpoint with --weights FILE"),
+        ("build --model hinett", "unknown network 'hinett'; did you mean hinet"),
+        ("build --model hinet --weights none.pth", "none.pth"),
+        ("build --weights .", "."),
+        ("build --model hinet --runner cuda", "unknown runner 'cuda'; expected auto, tensorrt"),
+        ("build --model hinet --runner torch", "has no engine files"),
+        ("build --model hinet --precision int8", "invalid choice: 'int8'"),
+        ("build --model hinet --shapes 1x3x16", "'1x3x16' is not a shape; write NxCxHxW"),
+        ("build --model hinet --shapes 1x3x0x16", "is not an [N, C, H, W] shape"),
+        ("build --model hinet --shapes 1x3x17x16 --runner openvino", "17x16 is 32x16"),
+        ("build --model hinet --shapes 1x1x16x16 --runner openvino", "takes 3 channels, not 1"),
+        ("build --model hinet --shapes 1x3x16x16 --minShapes 1x3x16x16", "--shapes excludes"),
+        ("build --model hinet --minShapes 1x3x16x16", "--maxShapes go together"),
+        (
+            "build --model hinet --minShapes 1x3x32x16 --optShapes 1x3x16x16 --maxShapes 1x3x64x64",
+            "not ordered",
+        ),
+        ("build --recipe none.toml", "cannot read recipe none.toml"),
+        ("build --recipe .", "cannot read recipe ."),
+        ("build --onnx none.onnx --runner openvino", "cannot read none.onnx"),
+        ("build --onnx . --fp16", "cannot read ."),
+        ("build --onnx none.onnx --model hinet", "--onnx excludes --weights and --model"),
+        ("build --model hinet --optimization-level 7", "expected 0 to 5"),
+        ("build --model hinet --optimization-level x", "invalid int value: 'x'"),
+        ("build --model hinet --workspace 0", "workspace_mib is out of range"),
+        ("export --model hinet", "the following arguments are required: -o/--output"),
+        ("export -o a.onnx", "name a network"),
+        ("export --model hinet -o none/a.onnx", "cannot write none/a.onnx"),
+        ("export --model hinet -o .", "cannot write .: Is a directory"),
+        ("export --model hinet -o a.onnx --shapes 1x3x17x16", "17x16 is 32x16"),
+        ("restore a.png b.png", "give a checkpoint with --weights FILE or a built engine"),
+        ("restore a.png", "arguments are required: target"),
+        ("restore a.png b.png --weights none.pth", "none.pth"),
+        ("restore a.png b.png --engine none.engine", "none.engine has no sidecar"),
+        ("restore a.png b.png --engine .", "sidecar"),
+        ("restore a.png b.png --engine a --weights b", "--engine excludes --weights"),
+        ("restore a.png b.png --engine a --fp16", "--engine excludes --precision"),
+        ("restore a.png b.png --tile 0", "--tile takes auto, off or a number of pixels"),
+        ("restore a.png b.png --tile -3", "--tile"),
+        ("restore a.png b.png --tile x", "--tile takes auto, off or a number of pixels, not 'x'"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: str,
+    message: str,
+    capsys: Capture,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _fails(arguments, capsys, message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_of_pictures(weights: Path, picture: Path, tmp_path: Path, capsys: Capture) -> None:
+    flags = ["--weights", str(weights), "--runner", "torch"]
+    out = str(tmp_path / "out.png")
+    _fails(["restore", str(tmp_path / "none.png"), out, *flags], capsys, "none.png")
+    _fails(["restore", str(weights), out, *flags], capsys, str(weights))
+    _fails(["restore", str(picture), str(tmp_path / "out.xyz"), *flags], capsys, "out.xyz")
+    _fails(["restore", str(picture), str(tmp_path / "none/a.png"), *flags], capsys, "none")
+    _fails(["restore", str(picture), out, *flags, "--runner", "cuda"], capsys, "unknown runner")
+    (tmp_path / "empty").mkdir()
+    _fails(["restore", str(tmp_path / "empty"), out, *flags], capsys, "holds no pictures")
+    _fails(["restore", str(tmp_path), str(picture), *flags], capsys, "cannot make the folder")
+    assert not Path(out).exists()
+
+
+def test_unexpected_failures_of_the_system_are_one_line(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (
+        OSError(28, "No space left on device"),
+        MemoryError(),
+        PermissionError(13, "x\ny"),
+    ):
+        monkeypatch.setattr(
+            cli, "_networks", lambda options, error=error: (_ for _ in ()).throw(error)
+        )
+        _fails("networks", capsys)
+
+
+def test_a_broken_recipe(tmp_path: Path, capsys: Capture) -> None:
+    recipe = tmp_path / "a.toml"
+    recipe.write_text('network = "hinet"\nprecision = "fp16"\n')
+    _fails(["build", "--recipe", str(recipe)], capsys, "key 'profile' is missing")
+
+
+def test_build(weights: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "a.openvino"
+    arguments = ["build", "--model", "hinet", "--weights", str(weights), "-o", str(out)]
+    shapes = ["--minShapes", "input:1x3x4x4", "--optShapes", "1x3x8x8", "--maxShapes", "2x3x64x64"]
+    assert cli.main([*arguments, "--runner", "openvino", "--fp16", *shapes]) == 0
+    stdout, stderr = capsys.readouterr()
+    assert stdout == f"{out}\n"
+    assert "hinet by openvino" in stderr
+    assert "asked fp16, runs " in stderr
+    assert sorted(tmp_path.iterdir()) == [out, sidecar_path(out)]
+    sidecar = read_sidecar(out)
+    assert sidecar.profile == ShapeProfile((1, 3, 4, 4), (1, 3, 8, 8), (2, 3, 64, 64))
+    assert sidecar.precision == "fp16"
+    assert f"--weights={weights}" in sidecar.rebuild
+    assert rr.load_engine(out)(np.zeros((1, 3, 9, 9), np.float32)).shape == (1, 3, 9, 9)
+
+
+def test_build_without_a_path_is_cached(weights: Path, capsys: Capture) -> None:
+    arguments = ["build", "--weights", str(weights), "--runner", "openvino", "--shapes", "1x3x8x8"]
+    paths = []
+    for _ in range(2):
+        assert cli.main(arguments) == 0
+        paths.append(Path(capsys.readouterr().out.rstrip("\n")))
+    assert paths[0] == paths[1]
+    assert paths[0].is_file()
+
+
+def test_build_by_a_recipe(
+    weights: Path, repository: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "a.openvino"
+    recipe = ["build", "--recipe", str(repository / "engines/hinet.toml")]
+    overrides = ["--weights", str(weights), "--runner", "openvino", "--shapes", "1x3x16x16"]
+    assert cli.main([*recipe, *overrides, "-o", str(out)]) == 0
+    sidecar = read_sidecar(out)
+    assert sidecar.precision == "fp16"  # the recipe's
+    assert sidecar.profile == ShapeProfile.fixed((1, 3, 16, 16))  # the flag's
+    # With no flag the recipe's own profile counts, and no network need be named.
+    options = cli._parser().parse_args(recipe)
+    assert cli._profile(options) is None
+
+
+def test_export_and_build_from_onnx(weights: Path, tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "a.onnx"
+    assert cli.main(["export", "--weights", str(weights), "-o", str(path), "--fp16"]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    assert read_metadata(path)["precision"] == "fp16"
+    assert onnx.load(path).graph.input[0].type.tensor_type.shape.dim[2].dim_param == "height"
+    # The file's own precision counts where none is asked for.
+    _fails(["build", "--onnx", str(path), "--runner", "openvino"], capsys, "is fp16; an engine of")
+    fixed = tmp_path / "fixed.onnx"
+    shape = ["--shapes", "1x3x16x16", "-o", str(fixed)]
+    assert cli.main(["export", "--weights", str(weights), *shape]) == 0
+    out = tmp_path / "a.openvino"
+    build = ["build", "--onnx", str(fixed), "--runner", "openvino", "--shapes", "1x3x16x16"]
+    assert cli.main([*build, "-o", str(out)]) == 0
+    assert f"--onnx={fixed}" in read_sidecar(out).rebuild
+
+
+@pytest.mark.parametrize("runner", ["openvino", "torch"])
+def test_restore(
+    weights: Path, picture: Path, tmp_path: Path, capsys: Capture, runner: str
+) -> None:
+    out = tmp_path / "out.png"
+    flags = ["--weights", str(weights), "--runner", runner]
+    assert cli.main(["restore", str(picture), str(out), *flags]) == 0
+    # One grey level, where a result lies between two; measured: 0.
+    assert np.abs(_pixels(out) - _expected(weights, picture)).max() <= 1
+    stdout, stderr = capsys.readouterr()
+    assert stdout == ""
+    assert f"hinet on {runner}" in stderr
+
+
+def test_restore_with_an_engine(
+    engine: Path, weights: Path, picture: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out.png"
+    assert cli.main(["restore", str(picture), str(out), "--engine", str(engine)]) == 0
+    assert np.abs(_pixels(out) - _expected(weights, picture)).max() <= 1
+    large = tmp_path / "large.png"
+    Image.fromarray(data.astronaut()[:100, :80]).save(large)
+    arguments = ["restore", str(large), str(out), "--engine", str(engine)]
+    _fails_after_description(arguments, capsys, "restore in tiles or build for 1x3x100x96")
+    assert cli.main([*arguments, "--tile", "64"]) == 0
+    assert _pixels(out).shape == (100, 80, 3)
+
+
+def _fails_after_description(arguments: list[str], capsys: Capture, message: str) -> None:
+    capsys.readouterr()
+    assert cli.main(arguments) == 2
+    described, error = capsys.readouterr().err.splitlines()
+    assert described.startswith("hinet on openvino")
+    assert error.startswith("restorert: error: ")
+    assert message in error
+
+
+def test_tiles(weights: Path, picture: Path, tmp_path: Path) -> None:
+    flags = ["--weights", str(weights), "--runner", "torch"]
+    whole, tiled, off = (tmp_path / f"{name}.png" for name in ("whole", "tiled", "off"))
+    assert cli.main(["restore", str(picture), str(whole), *flags]) == 0
+    assert cli.main(["restore", str(picture), str(tiled), *flags, "--tile", "32"]) == 0
+    assert cli.main(["restore", str(picture), str(off), *flags, "--tile", "off"]) == 0
+    # Statistics depend on the crop, so tiles change this network's result.
+    assert np.abs(_pixels(tiled) - _pixels(whole)).max() > 0
+    assert np.array_equal(_pixels(off), _pixels(whole))
+
+
+@pytest.mark.parametrize("runner", ["openvino", "torch"])
+def test_a_folder_with_a_bad_picture(
+    weights: Path, tmp_path: Path, capsys: Capture, runner: str
+) -> None:
+    source, target = tmp_path / "in", tmp_path / "new/out"
+    source.mkdir()
+    for index in range(3):
+        Image.fromarray(data.astronaut()[: 20 + index, :30]).save(source / f"{index}.png")
+    (source / "1[bold].PNG").write_bytes(b"\x89PNG but not quite")
+    (source / "notes.txt").write_text("no picture")
+    flags = ["--weights", str(weights), "--runner", runner]
+    assert cli.main(["restore", str(source), str(target), *flags]) == 2
+    stdout, stderr = capsys.readouterr()
+    assert stdout == ""
+    errors = [line for line in stderr.splitlines() if line.startswith("restorert: error: ")]
+    assert "1[bold].PNG" in errors[0]
+    assert errors[1] == "restorert: error: 1 of 4 pictures could not be restored"
+    assert sorted(path.name for path in target.iterdir()) == ["0.png", "1.png", "2.png"]
+    for index in range(3):
+        found = _pixels(target / f"{index}.png")
+        expected = _expected(weights, source / f"{index}.png")
+        assert np.abs(found - expected).max() <= 1
+
+
+def _fitting(weights: Path, tile: str, name: str = "hinet") -> cli._FittingEngine:
+    arguments = ["restore", "a", "b", "--weights", str(weights), "--model", name]
+    options = cli._parser().parse_args([*arguments, "--runner", "openvino", "--tile", tile])
+    return cli._FittingEngine(options, cli._tile(tile), cli._console())
+
+
+@pytest.mark.parametrize(
+    ("name", "tile", "best", "largest"),
+    [
+        ("hinet", "auto", (720, 1280), (1024, 1536)),
+        ("hinet-gopro", "auto", (256, 256), (256, 256)),
+        ("hinet-gopro", "off", (720, 1280), (1024, 1536)),
+        ("hinet", "30", (32, 32), (32, 32)),
+    ],
+)
+def test_profile_fits_the_tile(
+    weights: Path, name: str, tile: str, best: tuple[int, int], largest: tuple[int, int]
+) -> None:
+    fitting = _fitting(weights, tile, name)
+    fitting(np.zeros((1, 3, 16, 20), np.float32))
+    assert fitting.engine is not None
+    profile = fitting.engine.runner.profile
+    assert profile is not None
+    assert (profile.min, profile.opt) == ((1, 3, 4, 4), (1, 3, *best))
+    assert profile.max == (1, 3, *largest)
+
+
+def test_profile_grows_and_never_shrinks(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitting = _fitting(weights, "off")
+    asked: list[tuple[int, ...]] = []
+
+    class Built:
+        def __init__(self, profile: ShapeProfile) -> None:
+            self.runner = self
+            self.profile = profile
+            asked.append(profile.max[2:])
+
+        def describe(self) -> str:
+            return "built"
+
+        def __call__(self, frames: np.ndarray) -> np.ndarray:
+            return frames
+
+    monkeypatch.setattr(rr, "build_engine", lambda network, profile, **rest: Built(profile))
+    for height, width in ((700, 2000), (2000, 700), (700, 2000), (2048, 2048)):
+        fitting(np.zeros((1, height, width, 3), np.uint8))
+    assert asked == [(1024, 2048), (2048, 2048)]
+
+
+def test_networks(capsys: Capture) -> None:
+    assert cli.main(["networks"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for name in rr.list_networks():
+        assert f"│ {name} " in out
+    assert "88.67" in out
+
+
+def test_doctor(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli.main(["doctor"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert f"restorert {rr.__version__}, torch {torch.__version__}" in out
+    assert "runner openvino 20" in out
+    assert "builds, runs" in out
+    assert os.environ["RESTORERT_CACHE"] in out
+    for module in ("tensorrt", "tensorrt_rtx", "openvino"):
+        monkeypatch.setitem(sys.modules, module, None)
+    from restorert.engine import openvino_build, tensorrt_build
+
+    monkeypatch.setattr(tensorrt_build, "load_module", tensorrt_build.load_module.__wrapped__)
+    for place in ("tensorrt_runner", "openvino_runner"):
+        home = tensorrt_build if place == "tensorrt_runner" else openvino_build
+        loader = getattr(home.load_module, "__wrapped__", home.load_module)
+        monkeypatch.setattr(f"restorert.runners.{place}.load_module", loader)
+    assert cli.main(["doctor"]) == 0
+    out, _ = capsys.readouterr()
+    for package in ("tensorrt", "tensorrt-rtx-cu13", "openvino"):
+        assert f"install it with: pip install {package}\n" in out
+
+
+def test_doctor_without_a_home(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("RESTORERT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert cli.main(["doctor"]) == 0
+    assert "choose a folder with RESTORERT_CACHE" in capsys.readouterr().out
+
+
+def test_interrupt(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_networks", interrupt)
+    assert cli.main(["networks"]) == 130
+    assert capsys.readouterr().err == "restorert: stopped\n"
+
+
+@pytest.mark.parametrize("text", ["auto", "off", "64"])
+def test_tile_flag(text: str) -> None:
+    assert cli._tile(text) == {"auto": "auto", "off": None, "64": 64}[text]
+    with pytest.raises(InputError):
+        cli._tile(f"{text}!")
+
+
+def _process(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join(filter(None, sys.path))
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_real_process() -> None:
+    failed = _process("-m", "restorert.cli", "build", "--model", "hinnet")
+    assert failed.returncode == 2
+    assert failed.stdout == ""
+    assert failed.stderr.startswith(
+        "restorert: error: unknown network 'hinnet'; did you mean hinet"
+    )
+    assert failed.stderr.count("\n") == 1
+    version = _process("-m", "restorert.cli", "--version")
+    assert (version.returncode, version.stdout) == (0, f"restorert {rr.__version__}\n")
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; from restorert.cli import main\n"
+        "try: main(['build', '--help'])\n"
+        "finally: print([m for m in sys.modules if m.startswith(('onnx', 'openvino'))])"
+    )
+    shown = _process("-c", code)
+    assert shown.returncode == 0
+    assert "--maxShapes" in shown.stdout
+    assert shown.stdout.endswith("[]\n")
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    command = f"{shlex.quote(sys.executable)} -m restorert.cli networks | head -c 1"
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        ["bash", "-c", command],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.stderr == b""
