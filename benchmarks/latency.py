@@ -191,6 +191,8 @@ def run(options: argparse.Namespace) -> int:
     for name in names:
         if name not in MAKERS:
             raise InputError(f"--compare knows {', '.join(MAKERS)}, not {name!r}")
+    if options.runner not in runner_names():
+        raise InputError(f"unknown runner {options.runner!r}; expected {', '.join(runner_names())}")
     sizes = [parse_size(text) for text in options.size or ["256x256"]]
     network = (
         rr.load_network(options.weights, name=options.model)

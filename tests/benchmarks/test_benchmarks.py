@@ -1,0 +1,125 @@
+"""The benchmarks as a user runs them: what they print, what they record, how they refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *arguments], text=True, capture_output=True
+    )
+
+
+@pytest.mark.slow
+def test_latency_records_what_it_prints(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "latency.json"
+    ran = run(
+        "latency.py", "--model", "hinet-sidd-0.5x", "--fp16", "--size", "50x34", "--repeats", "2",
+        "--warmup", "0", "--compare", "torch,torch-bf16,onnxruntime,openvino-by-hand",
+        "--runner", "openvino", "--json", str(target),
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert "22.18 M parameters (paper 22.18 M)" in ran.stdout
+    record = json.loads(target.read_text())
+    assert record["settings"]["precision"] == "fp16"
+    assert record["machine"]["torch"]
+    rows = record["rows"]
+    names = ["torch", "torch channels_last", "onnxruntime", "openvino by hand", "openvino"]
+    assert [row["runner"] for row in rows] == names
+    assert all(row["size"] == "50x34" and row["repeats"] == 2 for row in rows)
+    assert rows[0]["precision"] == "fp32"
+    assert rows[0]["max_error"] == 0.0
+    assert rows[4]["precision"] in ("bf16", "fp32", "fp16")
+    # measured: bf16 67 dB and more
+    assert all(row["psnr_to_fp32_db"] >= 50 for row in rows)
+    assert all(row["median_ms"] <= row["p95_ms"] <= row["p99_ms"] for row in rows)
+    # padded to 64x48: MACs in proportion to 256x256
+    assert rows[0]["gmac"] == pytest.approx(39.54 * 64 * 48 / 65536, rel=1e-3)
+
+
+def test_latency_says_in_one_line_that_there_is_no_gpu() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    ran = run("latency.py", "--model", "hinet-sidd-0.5x", "--size", "16x16", "--repeats", "1",
+              "--warmup", "0", "--compare", "none")  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    lines = [line for line in ran.stdout.splitlines() if "No NVIDIA GPU here" in line]
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("latency.py", ["--model", "hinett"], "unknown network 'hinett'; did you mean hinet"),
+        ("latency.py", ["--compare", "caffe"], "--compare knows torch"),
+        ("latency.py", ["--size", "256"], "write WIDTHxHEIGHT"),
+        ("latency.py", ["--repeats", "0"], "--repeats"),
+        ("latency.py", ["--runner", "caffe", "--compare", "none"], "unknown runner 'caffe'"),
+        ("latency.py", ["--weights", "missing.pth"], "missing.pth"),
+        ("ops.py", ["--op", "softmax"], "--op knows half_instance_norm"),
+        ("ops.py", ["--dtype", "int8"], "--dtype knows fp32"),
+        ("ops.py", ["--layout", "chwn"], "--layout knows nchw"),
+    ],
+)
+def test_bad_arguments_are_one_line(script: str, arguments: list[str], message: str) -> None:
+    ran = run(script, *arguments)
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert message in line
+
+
+def test_ops_records_ratio_share_and_error(tmp_path: Path) -> None:
+    target = tmp_path / "ops.json"
+    ran = run("ops.py", "--op", "half_instance_norm", "--dtype", "bf16", "--layout", "nchw",
+              "--repeats", "1", "--json", str(target))  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    for row in json.loads(target.read_text())["rows"]:
+        assert row["times_faster_than_eager"] > 0
+        assert row["share_of_copy"] > 0
+        assert row["error"] <= 4.5e-3
+
+
+def test_tables() -> None:
+    ran = run("tables.py")
+    assert ran.returncode == 0, ran.stderr
+    assert "88.67" in ran.stdout
+    assert "157.6" in ran.stdout
+
+
+def test_gpu_script_notes_every_step_and_counts_failures(tmp_path: Path) -> None:
+    """With commands that do nothing, and no time: the script's own bookkeeping."""
+    stub = tmp_path / "python3"
+    stub.write_text("#!/bin/sh\nexit 3\n")
+    stub.chmod(0o755)
+    environment = os.environ | {
+        "OUT": str(tmp_path / "out"),
+        "PYTHON": str(stub),
+        "BUILD": str(tmp_path / "no" / "build"),
+        "NETWORKS": "hinet",
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "CUDACXX": "/nonexistent",
+    }
+    ran = subprocess.run(
+        [BENCHMARKS / "gpu.sh"], env=environment, text=True, capture_output=True, timeout=120
+    )
+    rows = [line.split("\t") for line in (tmp_path / "out/steps.tsv").read_text().splitlines()]
+    names = [row[0] for row in rows[1:]]
+    assert names == ["build", "tests", "native", "ops", "latency-hinet", "sanitize"]
+    assert all(row[1] != "0" for row in rows[1:])
+    assert ran.returncode == len(names)
+    late = subprocess.run(
+        [BENCHMARKS / "gpu.sh"], env=environment | {"BUDGET": "0"}, text=True, capture_output=True
+    )
+    assert late.returncode == 0
+    assert (tmp_path / "out/steps.tsv").read_text().count("left out: no time") == len(names)
