@@ -142,7 +142,7 @@ def _add_runner(parser: argparse.ArgumentParser) -> None:
         "--runner",
         default="auto",
         metavar="NAME",
-        help="auto, tensorrt, tensorrt_rtx, openvino or torch",
+        help="auto, tensorrt, tensorrt_rtx, openvino; in memory, for restore: cuda, torch",
     )
 
 
@@ -431,6 +431,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from restorert.engine.tensorrt_build import NO_PLUGINS
     from restorert.ops.native_call import native
     from restorert.runners import BACKENDS
+    from restorert.runners.cuda_runner import check_cuda
     from restorert.runners.engine import short_version
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -457,6 +458,11 @@ def _doctor(options: argparse.Namespace) -> int:
                 break
         version = f" {short_version(backend.version())}" if lines[0] == "builds" else ""
         console.print(f"runner {backend.name}{version}: {', '.join(lines)}")
+    try:
+        check_cuda()
+        console.print("runner cuda: runs")
+    except RestorertError as error:
+        console.print(f"runner cuda: no: {error}")
     try:
         cache = EngineCache()
         files, size = cache.size()

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["replace_atomically", "sha256_of"]
+__all__ = ["remove_remains", "replace_atomically", "sha256_of"]
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def replace_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise OSError(f"{target} exists and is not a regular file")
-    temporary = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}{target.suffix}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         mode = (target if target.exists() else temporary).stat().st_mode
@@ -38,6 +38,21 @@ def replace_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _prefix(target: Path) -> str:
+    # Hidden; cut, since a name near the limit of the file system leaves no room for more.
+    return f".{target.stem[:100]}~"
+
+
+def remove_remains(path: Path) -> None:
+    """Remove what processes left that were killed inside `replace_atomically` of ``path``.
+
+    Only for who holds a lock on ``path``: a process still writing would lose its file.
+    """
+    for remains in path.parent.iterdir():
+        if remains.name.startswith(_prefix(path)) and remains.suffix == path.suffix:
+            remains.unlink()
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

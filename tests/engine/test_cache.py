@@ -271,7 +271,7 @@ def test_refused_arguments(build: Callable[..., Path], backend: FakeBackend) -> 
         ({"profile": ShapeProfile.fixed((1, 3, 16, 16))}, "a shape or a profile, not both"),
         ({"precision": "int4"}, "unknown precision"),
         ({"runner": "torch"}, "has no engine files"),
-        ({"runner": "nonsense"}, "unknown runner 'nonsense'; expected auto, fake, torch"),
+        ({"runner": "nonsense"}, "unknown runner 'nonsense'; expected auto, fake, cuda, torch"),
         ({"shape": (1, 1, 16, 16)}, "takes 3 channels, not 1"),
         ({"shape": None, "profile": ShapeProfile.fixed((1, 3, 10, 16))}, "12x16"),
         ({"shape": "1x3x16x16"}, "is not an"),
@@ -365,4 +365,5 @@ def test_killed_in_the_middle(
     again = _start(tiny_onnx("fp32"), tmp_path)
     lines = again.communicate(timeout=120)[0].split()
     assert lines[0] == "built"
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
     rr.load_engine(lines[1])

@@ -128,6 +128,14 @@ def test_channels_last_and_strided_inputs() -> None:
         torch.testing.assert_close(net(view), expected, rtol=0, atol=1e-6)
 
 
+def test_a_config_of_other_channels_reaches_the_spec() -> None:
+    net = rr.create_network("hinet", width=4, depth=3, in_channels=1)
+    assert (net.spec.in_channels, net.spec.out_channels, net.spec.size_multiple) == (1, 1, 4)
+    assert net(torch.rand(1, 1, 8, 12)).shape == (1, 1, 8, 12)
+    engine = rr.build_engine(net, runner="torch")
+    assert engine(torch.rand(1, 1, 7, 9)).shape == (1, 1, 7, 9)
+
+
 def test_unknown_names_and_fields_are_one_line() -> None:
     with pytest.raises(rr.RestorertError, match=r"unknown network 'hinett'; did you mean hinet, "):
         rr.create_network("hinett")

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from restorert.errors import BuildError
+from restorert.files import remove_remains
 
 
 def cache_folder() -> Path:
@@ -76,6 +77,7 @@ class EngineCache:
         with self.locked(path):
             if not valid(path):
                 try:
+                    remove_remains(path)
                     build(path)
                 except OSError as error:
                     raise self._unwritable(error) from None

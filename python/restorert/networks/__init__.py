@@ -58,6 +58,13 @@ def _build(family: NetworkFamily, spec: NetworkSpec) -> RestorationNetwork:
     return network
 
 
+def _with_config(spec: NetworkSpec, config: Any) -> NetworkSpec:
+    """``spec`` for another config: what a config says of channels and sizes, the spec says too."""
+    said = ("in_channels", "out_channels", "size_multiple")
+    changes = {name: getattr(config, name) for name in said if hasattr(config, name)}
+    return dataclasses.replace(spec, config=config, **changes)
+
+
 def create_network(name: str, *, seed: int = 0, **config: Any) -> RestorationNetwork:
     """A network with seeded random weights, in eval mode, float32, on the CPU.
 
@@ -84,12 +91,7 @@ def create_network(name: str, *, seed: int = 0, **config: Any) -> RestorationNet
             raise InputError(
                 f"{name} has no config field {unknown[0]!r}; it has {', '.join(fields)}"
             )
-        changed = dataclasses.replace(spec.config, **config)
-        spec = dataclasses.replace(
-            spec,
-            config=changed,
-            size_multiple=getattr(changed, "size_multiple", spec.size_multiple),
-        )
+        spec = _with_config(spec, dataclasses.replace(spec.config, **config))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _build(family, spec)
@@ -124,11 +126,7 @@ def network_from_state_dict(
             base = family.variants[name]
         else:
             base = (hinted or equal or list(family.variants.values()))[0]
-        spec = dataclasses.replace(
-            base,
-            config=config,
-            size_multiple=getattr(config, "size_multiple", base.size_multiple),
-        )
+        spec = _with_config(base, config)
         # On the meta device first: a file may name sizes that no machine has memory for.
         with torch.device("meta"):
             misfit = _misfit(family.build(config), state_dict)

@@ -48,6 +48,11 @@ class HINetConfig:
             )
 
     @property
+    def out_channels(self) -> int:
+        """The residual is added to the picture."""
+        return self.in_channels
+
+    @property
     def size_multiple(self) -> int:
         """Height and width must be multiples of this: one halving a level but the last."""
         return 2 ** (self.depth - 1)

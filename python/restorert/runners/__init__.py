@@ -43,6 +43,7 @@ from restorert.networks import (
     network_spec,
 )
 from restorert.runners.base import Backend, Runner
+from restorert.runners.cuda_runner import CUDARunner, check_cuda
 from restorert.runners.engine import Engine
 from restorert.runners.openvino_runner import OpenVINOBackend
 from restorert.runners.tensorrt_runner import TensorRTBackend
@@ -51,7 +52,9 @@ from restorert.weights import weights_hash
 
 __all__ = [
     "BACKENDS",
+    "IN_MEMORY",
     "Backend",
+    "CUDARunner",
     "Engine",
     "Runner",
     "TorchRunner",
@@ -62,17 +65,21 @@ __all__ = [
     "runner_names",
 ]
 
-# In the order that runner="auto" tries them.
+# Runners with engine files, in the order that runner="auto" tries them; "cuda" stands before the
+# first that needs no GPU, and "torch" behind them all.
 BACKENDS: tuple[Backend, ...] = (
     TensorRTBackend("tensorrt"),
     TensorRTBackend("tensorrt_rtx"),
     OpenVINOBackend(),
 )
 
+# Runners that take the network itself and have no engine files.
+IN_MEMORY: dict[str, type[TorchRunner]] = {"cuda": CUDARunner, "torch": TorchRunner}
+
 
 def runner_names() -> list[str]:
     """What ``runner=`` takes."""
-    return ["auto", *(backend.name for backend in BACKENDS), "torch"]
+    return ["auto", *(backend.name for backend in BACKENDS), *IN_MEMORY]
 
 
 def _backend(name: str) -> Backend:
@@ -94,8 +101,8 @@ def choose_backend(runner: str = "auto", *, to_run: bool = True) -> Backend:
         InputError: unknown name.
         RunnerUnavailableError: it cannot be used here; the message says why.
     """
-    if runner == "torch":
-        raise InputError("the torch runner runs networks in memory and has no engine files")
+    if runner in IN_MEMORY:
+        raise InputError(f"the {runner} runner runs networks in memory and has no engine files")
     if runner == "auto":
         candidates = list(BACKENDS)
     elif runner == "tensorrt":
@@ -377,6 +384,20 @@ def load_engine(path: str | os.PathLike[str]) -> Engine:
     return Engine(backend.load(Path(path), sidecar), spec, sidecar)
 
 
+def _first_that_runs(in_memory: bool) -> str:
+    for name in ("tensorrt", "tensorrt_rtx", "cuda", "openvino"):
+        try:
+            if name != "cuda":
+                return choose_backend(name).name
+            if in_memory:
+                check_cuda()
+                return name
+        except RunnerUnavailableError:
+            continue
+    # An ONNX file has no network to fall back to: say why nothing runs it.
+    return "torch" if in_memory else choose_backend("auto").name
+
+
 def build_engine(
     network: RestorationNetwork | str | os.PathLike[str],
     *,
@@ -390,18 +411,15 @@ def build_engine(
 ) -> Engine:
     """An engine ready to run: built, or taken from the cache.
 
-    Arguments as in `build_engine_file`; ``runner="torch"`` runs the network itself, and "auto"
-    falls back to it where no other runner is installed.
+    Arguments as in `build_engine_file`; ``runner="cuda"`` and ``"torch"`` run the network itself.
+    "auto" takes the first that works of TensorRT, TensorRT-RTX, cuda, OpenVINO and torch.
     """
     if runner == "auto":
-        try:
-            runner = choose_backend("auto").name
-        except RunnerUnavailableError:
-            runner = "torch"
-    if runner == "torch":
+        runner = _first_that_runs(isinstance(network, RestorationNetwork))
+    if runner in IN_MEMORY:
         if not isinstance(network, RestorationNetwork):
-            raise InputError("the torch runner runs networks, not ONNX files")
-        return Engine(TorchRunner(network, precision), network.spec)
+            raise InputError(f"the {runner} runner runs networks, not ONNX files")
+        return Engine(IN_MEMORY[runner](network, precision), network.spec)
     return load_engine(
         build_engine_file(
             network,
