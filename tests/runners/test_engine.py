@@ -419,7 +419,7 @@ def test_auto(
     assert fallen_back.sidecar is None
     with pytest.raises(RunnerUnavailableError, match="openvino is not usable"):
         rr.build_engine(network, shape=LARGEST, runner="openvino")
-    with pytest.raises(InputError, match="runs networks, not ONNX files"):
+    with pytest.raises(RunnerUnavailableError, match="openvino is not usable"):
         rr.build_engine("a.onnx")
 
 
