@@ -90,7 +90,7 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ("build --model hinett", "unknown network 'hinett'; did you mean hinet"),
         ("build --model hinet --weights none.pth", "none.pth"),
         ("build --weights .", "."),
-        ("build --model hinet --runner cuda", "unknown runner 'cuda'; expected auto, tensorrt"),
+        ("build --model hinet --runner cuda", "cuda runner runs networks in memory"),
         ("build --model hinet --runner torch", "has no engine files"),
         ("build --model hinet --precision int8", "invalid choice: 'int8'"),
         ("build --model hinet --shapes 1x3x16", "'1x3x16' is not a shape; write NxCxHxW"),
