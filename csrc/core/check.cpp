@@ -182,25 +182,50 @@ Status check_elementwise_pair(const char* op, const Argument& input, const Argum
                            tuple_text(output.view.shape, 4) + "; expected " +
                            tuple_text(input.view.shape, 4) + ", the shape of '" + input.name + "'");
   }
-  const bool input_nchw = has_layout(input.view, Layout::kNCHW);
-  const bool input_nhwc = has_layout(input.view, Layout::kNHWC);
-  if (!input_nchw && !input_nhwc) {
-    return Status::invalid(subject(op, input.name) + "has strides " +
-                           tuple_text(input.view.strides, 4) + " for shape " +
-                           tuple_text(input.view.shape, 4) +
+  RESTORERT_RETURN_IF_ERROR(check_one_layout(op, {input, output}, layout));
+  return check_in_place_or_disjoint(op, output, input);
+}
+
+Status check_shape(const char* op, const Argument& argument,
+                   const std::array<std::int64_t, 4>& shape, const char* why) {
+  const TensorView& view = argument.view;
+  TensorView expected;
+  for (std::size_t i = 0; i < shape.size(); ++i) expected.shape[i] = shape[i];
+  if (view.rank == 4 && view.shape == expected.shape) return {};
+  return Status::invalid(subject(op, argument.name) + "has shape " +
+                         tuple_text(view.shape, view.rank) + "; expected " +
+                         tuple_text(expected.shape, 4) + ", " + why);
+}
+
+Status check_one_layout(const char* op, std::initializer_list<Argument> arguments, Layout* layout) {
+  // A tensor with one channel or one pixel is both; then the others decide.
+  for (const Layout candidate : {Layout::kNCHW, Layout::kNHWC}) {
+    bool all = true;
+    for (const Argument& argument : arguments) all = all && has_layout(argument.view, candidate);
+    if (all) {
+      *layout = candidate;
+      return {};
+    }
+  }
+  const Argument& first = *arguments.begin();
+  const bool nchw = has_layout(first.view, Layout::kNCHW);
+  if (!nchw && !has_layout(first.view, Layout::kNHWC)) {
+    return Status::invalid(subject(op, first.name) + "has strides " +
+                           tuple_text(first.view.strides, 4) + " for shape " +
+                           tuple_text(first.view.shape, 4) +
                            "; expected a contiguous or channels_last tensor");
   }
-  // A tensor with one channel or one pixel is both; then the output decides.
-  if (input_nchw && has_layout(output.view, Layout::kNCHW)) {
-    *layout = Layout::kNCHW;
-  } else if (input_nhwc && has_layout(output.view, Layout::kNHWC)) {
-    *layout = Layout::kNHWC;
-  } else {
-    return Status::invalid(subject(op, output.name) + "has strides " +
-                           tuple_text(output.view.strides, 4) + "; expected a " +
-                           (input_nchw ? "contiguous" : "channels_last") + " tensor, as '" +
-                           input.name + "' is");
+  for (const Argument& argument : arguments) {
+    if (has_layout(argument.view, nchw ? Layout::kNCHW : Layout::kNHWC)) continue;
+    return Status::invalid(subject(op, argument.name) + "has strides " +
+                           tuple_text(argument.view.strides, 4) + "; expected a " +
+                           (nchw ? "contiguous" : "channels_last") + " tensor, as '" + first.name +
+                           "' is");
   }
+  return {};
+}
+
+Status check_in_place_or_disjoint(const char* op, const Argument& output, const Argument& input) {
   // In place is safe because every element is read before it is written, by the same thread.
   if (output.view.data != input.view.data && overlaps(output.view, input.view)) {
     return Status::invalid(subject(op, output.name) + "overlaps '" + input.name +

@@ -2,6 +2,8 @@
 // "<op>: argument '<name>' has ...; expected ...".
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <initializer_list>
 #include <string>
 
@@ -30,6 +32,17 @@ Status check_parameter(const char* op, const Argument& argument, std::int64_t le
 // 4-dimensional.
 Status check_elementwise_pair(const char* op, const Argument& input, const Argument& output,
                               Layout* layout);
+
+// The sizes of `shape`, [N, C, H, W]; `why` says where they come from, such as "the shape of 'x'".
+Status check_shape(const char* op, const Argument& argument,
+                   const std::array<std::int64_t, 4>& shape, const char* why);
+
+// All are dense in one layout, which is written to `*layout`: the first one's, where it has only
+// one. All 4-dimensional.
+Status check_one_layout(const char* op, std::initializer_list<Argument> arguments, Layout* layout);
+
+// `output` shares no memory with `input`, or all of it (in place), as with check_elementwise_pair.
+Status check_in_place_or_disjoint(const char* op, const Argument& output, const Argument& input);
 
 // `output` shares no memory with `input`.
 Status check_disjoint(const char* op, const Argument& output, const Argument& input);

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "ops/half_instance_norm/half_instance_norm.h"
+#include "tensorrt/formats.h"
 #include "tensorrt/plugin.h"
 
 namespace restorert::half_instance_norm {
@@ -12,13 +13,7 @@ using nvinfer1::DataType;
 using nvinfer1::DynamicPluginTensorDesc;
 using nvinfer1::PluginTensorDesc;
 using nvinfer1::TensorFormat;
-
-DType dtype_of(DataType type) {
-  if (type == DataType::kFLOAT) return DType::kFloat32;
-  if (type == DataType::kHALF) return DType::kFloat16;
-  if (type == DataType::kBF16) return DType::kBFloat16;
-  return DType::kOther;
-}
+using tensorrt::dtype_of;
 
 // `dims` and not the dims of `desc`: a profile asks about its largest shape.
 Problem describe(const PluginTensorDesc& desc, const nvinfer1::Dims& dims) {
