@@ -147,7 +147,7 @@ def test_errors_of_pictures(weights: Path, picture: Path, tmp_path: Path, capsys
     _fails(["restore", str(weights), out, *flags], capsys, str(weights))
     _fails(["restore", str(picture), str(tmp_path / "out.xyz"), *flags], capsys, "out.xyz")
     _fails(["restore", str(picture), str(tmp_path / "none/a.png"), *flags], capsys, "none")
-    _fails(["restore", str(picture), out, *flags, "--runner", "cuda"], capsys, "unknown runner")
+    _fails(["restore", str(picture), out, *flags, "--runner", "caffe"], capsys, "unknown runner")
     (tmp_path / "empty").mkdir()
     _fails(["restore", str(tmp_path / "empty"), out, *flags], capsys, "holds no pictures")
     _fails(["restore", str(tmp_path), str(picture), *flags], capsys, "cannot make the folder")
