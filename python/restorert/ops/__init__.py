@@ -7,17 +7,29 @@ from __future__ import annotations
 
 from restorert.ops import conv_lstm_gates as _conv_lstm_gates
 from restorert.ops import half_instance_norm as _half_instance_norm
+from restorert.ops import memory_read as _memory_read
 from restorert.ops.conv_lstm_gates import conv_lstm_gates
 from restorert.ops.half_instance_norm import half_instance_norm
+from restorert.ops.memory_read import derive_prototypes, memory_read
 from restorert.ops.spec import OpCase, OpSpec
 
 # Adding an op: one file beside this one, one import and one line here, one folder in csrc/ops.
 SPECS: tuple[OpSpec, ...] = (
     _half_instance_norm.SPEC,
     _conv_lstm_gates.SPEC,
+    _memory_read.SPEC,
 )
 
 DOMAIN = "restorert"
 """Namespace of the torch ops, the ONNX functions and the TensorRT plugins."""
 
-__all__ = ["DOMAIN", "SPECS", "OpCase", "OpSpec", "conv_lstm_gates", "half_instance_norm"]
+__all__ = [
+    "DOMAIN",
+    "SPECS",
+    "OpCase",
+    "OpSpec",
+    "conv_lstm_gates",
+    "derive_prototypes",
+    "half_instance_norm",
+    "memory_read",
+]
