@@ -2,7 +2,6 @@
 // configures, serialises and, where there is a GPU, runs. No TensorRT library is needed.
 #include <NvInferRuntime.h>
 #include <cuda_runtime_api.h>
-#include <dlfcn.h>
 
 #include <array>
 #include <cmath>
@@ -14,6 +13,7 @@
 
 #include "check.h"
 #include "picture.h"
+#include "plugin_host.h"
 
 namespace rr = restorert;
 namespace hin = restorert::half_instance_norm;
@@ -22,61 +22,19 @@ using nvinfer1::PluginField;
 using nvinfer1::PluginFieldType;
 using nvinfer1::TensorFormat;
 using nvinfer1::TensorRTPhase;
+using rr::test::build_of;
+using rr::test::core_of;
+using rr::test::create;
+using rr::test::dims_of;
+using rr::test::ExprBuilder;
+using rr::test::g_finder;
+using rr::test::PluginPointer;
+using rr::test::runtime_of;
 
 namespace {
 
-using GetCreators = nvinfer1::IPluginCreatorInterface* const* (*)(std::int32_t&);
-using SetLoggerFinder = void (*)(nvinfer1::ILoggerFinder*);
-
-class Logger final : public nvinfer1::ILogger {
- public:
-  void log(Severity severity, const char* message) noexcept override {
-    if (severity == Severity::kERROR) last = message;
-  }
-  std::string last;
-};
-
-class LoggerFinder final : public nvinfer1::ILoggerFinder {
- public:
-  nvinfer1::ILogger* findLogger() override { return &logger; }
-  Logger logger;
-};
-
-class ExprBuilder final : public nvinfer1::IExprBuilder {};  // what a plugin need not call
-
-LoggerFinder g_finder;
-
 bool logged_one_line(const char* part) {
-  const std::string& text = g_finder.logger.last;
-  return text.rfind("half_instance_norm: ", 0) == 0 && text.find('\n') == std::string::npos &&
-         text.find(part) != std::string::npos;
-}
-
-using PluginPointer = std::unique_ptr<nvinfer1::IPluginV3>;
-
-PluginPointer create(nvinfer1::IPluginCreatorV3One* creator, const std::vector<PluginField>& fields,
-                     TensorRTPhase phase = TensorRTPhase::kBUILD) {
-  g_finder.logger.last.clear();
-  nvinfer1::PluginFieldCollection collection;
-  collection.nbFields = static_cast<std::int32_t>(fields.size());
-  collection.fields = fields.data();
-  return PluginPointer(creator->createPlugin("layer", &collection, phase));
-}
-
-template <typename Capability>
-Capability* capability(nvinfer1::IPluginV3* plugin, nvinfer1::PluginCapabilityType type) {
-  return static_cast<Capability*>(plugin->getCapabilityInterface(type));
-}
-
-nvinfer1::IPluginV3OneCore* core_of(nvinfer1::IPluginV3* plugin) {
-  return capability<nvinfer1::IPluginV3OneCore>(plugin, nvinfer1::PluginCapabilityType::kCORE);
-}
-nvinfer1::IPluginV3OneBuild* build_of(nvinfer1::IPluginV3* plugin) {
-  return capability<nvinfer1::IPluginV3OneBuild>(plugin, nvinfer1::PluginCapabilityType::kBUILD);
-}
-nvinfer1::IPluginV3OneRuntime* runtime_of(nvinfer1::IPluginV3* plugin) {
-  return capability<nvinfer1::IPluginV3OneRuntime>(plugin,
-                                                   nvinfer1::PluginCapabilityType::kRUNTIME);
+  return rr::test::logged_one_line(hin::kName, part);
 }
 
 // The attributes that a plugin would write into an engine.
@@ -92,27 +50,6 @@ std::array<float, 2> attributes_of(nvinfer1::IPluginV3* plugin) {
     std::memcpy(&values[eps ? 0 : 1], field.data, sizeof(float));
   }
   return values;
-}
-
-nvinfer1::IPluginCreatorV3One* load_creator() {
-  void* library = dlopen(RESTORERT_PLUGIN_LIBRARY, RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) std::printf("%s\n", dlerror());
-  CHECK(library != nullptr);
-  if (library == nullptr) return nullptr;
-  const auto get = reinterpret_cast<GetCreators>(dlsym(library, "getCreators"));
-  const auto set = reinterpret_cast<SetLoggerFinder>(dlsym(library, "setLoggerFinder"));
-  CHECK(get != nullptr && set != nullptr);
-  if (get == nullptr || set == nullptr) return nullptr;
-  set(&g_finder);
-  std::int32_t count = 0;
-  nvinfer1::IPluginCreatorInterface* const* creators = get(count);
-  CHECK(count >= 1);
-  for (std::int32_t i = 0; i < count; ++i) {
-    CHECK(std::strcmp(creators[i]->getInterfaceInfo().kind, "PLUGIN CREATOR_V3ONE") == 0);
-    auto* creator = static_cast<nvinfer1::IPluginCreatorV3One*>(creators[i]);
-    if (std::strcmp(creator->getPluginName(), "half_instance_norm") == 0) return creator;
-  }
-  return nullptr;
 }
 
 void test_creation(nvinfer1::IPluginCreatorV3One* creator) {
@@ -192,13 +129,6 @@ void test_creation(nvinfer1::IPluginCreatorV3One* creator) {
   CHECK(creator->createPlugin("layer", &broken, TensorRTPhase::kBUILD) == nullptr);
   broken.nbFields = 1;
   CHECK(creator->createPlugin("layer", &broken, TensorRTPhase::kBUILD) == nullptr);
-}
-
-nvinfer1::Dims dims_of(const std::vector<std::int64_t>& sizes) {
-  nvinfer1::Dims dims{};
-  dims.nbDims = static_cast<std::int32_t>(sizes.size());
-  for (std::size_t i = 0; i < sizes.size(); ++i) dims.d[i] = sizes[i];
-  return dims;
 }
 
 using Tensors = std::array<nvinfer1::DynamicPluginTensorDesc, 4>;  // x, weight, bias, out
@@ -425,7 +355,7 @@ void test_gpu(nvinfer1::IPluginCreatorV3One* creator) {
 }  // namespace
 
 int main() {
-  nvinfer1::IPluginCreatorV3One* creator = load_creator();
+  nvinfer1::IPluginCreatorV3One* creator = rr::test::load_creator(hin::kName);
   CHECK(creator != nullptr);
   if (creator != nullptr) {
     test_creation(creator);
