@@ -168,20 +168,26 @@ Status check_parameter(const char* op, const Argument& argument, std::int64_t le
   return check_same_device(op, argument, reference);
 }
 
+Status check_like(const char* op, const Argument& argument, const Argument& reference) {
+  RESTORERT_RETURN_IF_ERROR(check_tensor(op, argument, 4, "(N, C, H, W)"));
+  RESTORERT_RETURN_IF_ERROR(check_same_device(op, argument, reference));
+  if (argument.view.dtype != reference.view.dtype) {
+    return {StatusCode::kUnsupportedDType,
+            subject(op, argument.name) + "has dtype " + argument.view.dtype_name + "; expected " +
+                reference.view.dtype_name + ", the dtype of '" + reference.name + "'"};
+  }
+  if (argument.view.shape != reference.view.shape) {
+    return Status::invalid(subject(op, argument.name) + "has shape " +
+                           tuple_text(argument.view.shape, 4) + "; expected " +
+                           tuple_text(reference.view.shape, 4) + ", the shape of '" +
+                           reference.name + "'");
+  }
+  return {};
+}
+
 Status check_elementwise_pair(const char* op, const Argument& input, const Argument& output,
                               Layout* layout) {
-  RESTORERT_RETURN_IF_ERROR(check_tensor(op, output, 4, "(N, C, H, W)"));
-  RESTORERT_RETURN_IF_ERROR(check_same_device(op, output, input));
-  if (output.view.dtype != input.view.dtype) {
-    return {StatusCode::kUnsupportedDType,
-            subject(op, output.name) + "has dtype " + output.view.dtype_name + "; expected " +
-                input.view.dtype_name + ", the dtype of '" + input.name + "'"};
-  }
-  if (output.view.shape != input.view.shape) {
-    return Status::invalid(subject(op, output.name) + "has shape " +
-                           tuple_text(output.view.shape, 4) + "; expected " +
-                           tuple_text(input.view.shape, 4) + ", the shape of '" + input.name + "'");
-  }
+  RESTORERT_RETURN_IF_ERROR(check_like(op, output, input));
   RESTORERT_RETURN_IF_ERROR(check_one_layout(op, {input, output}, layout));
   return check_in_place_or_disjoint(op, output, input);
 }
@@ -238,6 +244,33 @@ Status check_disjoint(const char* op, const Argument& output, const Argument& in
   if (overlaps(output.view, input.view)) {
     return Status::invalid(subject(op, output.name) + "overlaps '" + input.name +
                            "'; expected separate memory");
+  }
+  return {};
+}
+
+Status check_workspace(const char* op, const Argument& workspace, const Argument& reference) {
+  const TensorView& view = workspace.view;
+  if (view.dtype != DType::kUInt8) {
+    return {StatusCode::kUnsupportedDType,
+            subject(op, workspace.name) + "has dtype " + view.dtype_name + "; expected uint8"};
+  }
+  if (view.rank != 1 || view.shape[0] < 0 || (view.shape[0] > 1 && view.strides[0] != 1)) {
+    return Status::invalid(subject(op, workspace.name) +
+                           "is not a contiguous vector; expected one of bytes");
+  }
+  return check_same_device(op, workspace, reference);
+}
+
+Status check_workspace_memory(const char* op, const void* workspace, std::size_t size,
+                              std::size_t needed) {
+  if (size < needed) {
+    return Status::invalid(subject(op, "workspace") + "has " + std::to_string(size) +
+                           " bytes; expected at least " + std::to_string(needed));
+  }
+  if (needed > 0 &&
+      (workspace == nullptr || reinterpret_cast<std::uintptr_t>(workspace) % 16 != 0)) {
+    return Status::invalid(subject(op, "workspace") +
+                           "is null or misaligned; expected an address that is a multiple of 16");
   }
   return {};
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <string>
@@ -27,6 +28,9 @@ Status check_same_device(const char* op, const Argument& argument, const Argumen
 Status check_parameter(const char* op, const Argument& argument, std::int64_t length,
                        const Argument& reference);
 
+// check_tensor, and the shape, dtype and device of `reference`. Both 4-dimensional.
+Status check_like(const char* op, const Argument& argument, const Argument& reference);
+
 // `output` has the shape, dtype and device of `input`; both are dense in one layout, which is
 // written to `*layout`; they share all of their memory (in place) or none of it. Both
 // 4-dimensional.
@@ -46,6 +50,13 @@ Status check_in_place_or_disjoint(const char* op, const Argument& output, const 
 
 // `output` shares no memory with `input`.
 Status check_disjoint(const char* op, const Argument& output, const Argument& input);
+
+// A contiguous vector of bytes on the device of `reference`.
+Status check_workspace(const char* op, const Argument& workspace, const Argument& reference);
+
+// At least `needed` bytes of memory, 16-byte aligned.
+Status check_workspace_memory(const char* op, const void* workspace, std::size_t size,
+                              std::size_t needed);
 
 // A finite number >= minimum.
 Status check_number(const char* op, const char* name, double value, double minimum);

@@ -27,6 +27,10 @@ struct Word<16> {
   using type = uint4;
 };
 template <>
+struct Word<8> {
+  using type = uint2;
+};
+template <>
 struct Word<4> {
   using type = unsigned int;
 };
@@ -63,6 +67,47 @@ __device__ __forceinline__ void store_once(T* address, const Pack<T, V>& pack) {
   Word word;
   memcpy(&word, &pack, sizeof(word));
   __stcs(reinterpret_cast<Word*>(address), word);
+}
+
+// V neighbouring floats; the address is a multiple of 16 where V is one of 4.
+template <int V>
+__device__ __forceinline__ void load_floats(float (&values)[V], const float* address) {
+  if constexpr (V % 4 == 0) {
+#pragma unroll
+    for (int j = 0; j < V; j += 4) {
+      const float4 word = *reinterpret_cast<const float4*>(address + j);
+      values[j] = word.x;
+      values[j + 1] = word.y;
+      values[j + 2] = word.z;
+      values[j + 3] = word.w;
+    }
+  } else {
+#pragma unroll
+    for (int j = 0; j < V; ++j) values[j] = address[j];
+  }
+}
+
+// Adds up the values of a warp's threads, always in the same order; lane 0 has the sum.
+__device__ __forceinline__ float warp_sum(float value) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    value += __shfl_down_sync(0xffffffffU, value, offset);
+  }
+  return value;
+}
+
+// Adds up the values of a block's threads, always in the same order; thread 0 has the sum. All
+// threads take part; blockDim.x is a multiple of 32, at most 1024.
+__device__ __forceinline__ float block_sum(float value) {
+  __shared__ float warps[32];
+  const unsigned lane = threadIdx.x % 32;
+  const unsigned warp = threadIdx.x / 32;
+  value = warp_sum(value);
+  __syncthreads();  // an earlier call's sums have been read
+  if (lane == 0) warps[warp] = value;
+  __syncthreads();
+  if (warp == 0) value = warp_sum(lane < blockDim.x / 32 ? warps[lane] : 0.0F);
+  return value;
 }
 
 // core/moments.h's merge with the device's fast division; counts stay far below 2^126.

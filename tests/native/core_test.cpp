@@ -156,9 +156,9 @@ void test_splits() {
   for (const std::int64_t item : {2, 4}) {
     std::int64_t before = 0;
     for (std::int64_t pixels = 1; pixels < 40'000'000; pixels += pixels / 7 + 1) {
-      const hin::Split split = hin::split_plane(pixels, item);
-      CHECK(split.count >= 1 && split.count <= hin::kThreads);
-      CHECK(split.size % (hin::kVectorBytes / item) == 0);
+      const rr::Split split = hin::split_plane(pixels, item);
+      CHECK(split.count >= 1 && split.count <= rr::kThreads);
+      CHECK(split.size % (rr::kVectorBytes / item) == 0);
       CHECK(split.count * split.size >= pixels);
       CHECK(split.count >= before);  // a larger plane never needs a smaller workspace
       before = split.count;
@@ -166,7 +166,7 @@ void test_splits() {
     for (const std::int64_t channels : {2, 6, 64, 80, 96, 512, 4096, 100'000}) {
       before = 0;
       for (std::int64_t pixels = 1; pixels < 10'000'000; pixels += pixels / 5 + 1) {
-        const hin::Split split = hin::split_pixels(pixels, channels, item);
+        const rr::Split split = hin::split_pixels(pixels, channels, item);
         CHECK(split.count >= 1 && split.count <= 2048);
         CHECK(split.size >= 1 && split.count * split.size >= pixels);
         CHECK(split.count >= before);
@@ -175,9 +175,9 @@ void test_splits() {
     }
   }
   for (std::int64_t vectors = 1; vectors < 5000; ++vectors) {
-    const hin::ChannelTile tile = hin::tile_channels(vectors);
+    const rr::ChannelTile tile = rr::tile_channels(vectors);
     CHECK(tile.lanes >= 1 && tile.lanes <= 32);
-    CHECK(tile.rows * tile.lanes <= hin::kThreads && tile.rows >= 8);
+    CHECK(tile.rows * tile.lanes <= rr::kThreads && tile.rows >= 8);
     CHECK(tile.blocks * tile.lanes >= vectors);
     CHECK((tile.blocks - 1) * tile.lanes < vectors);  // no block without work
   }

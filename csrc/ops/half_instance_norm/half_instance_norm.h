@@ -16,6 +16,7 @@
 #include "core/dispatch.h"
 #include "core/macros.h"
 #include "core/moments.h"
+#include "core/partition.h"
 #include "core/status.h"
 #include "core/tensor_view.h"
 
@@ -124,21 +125,8 @@ RESTORERT_HD float apply(float value, const Affine& affine, float negative_slope
 
 // ---- how the CUDA kernels cut up the work; host code, so that it is tested without a GPU ----
 
-inline constexpr int kThreads = 256;
-inline constexpr std::int64_t kVectorBytes = 16;  // one thread's widest load
-inline constexpr int kBatch = 8;                  // loads in flight in one thread
+inline constexpr int kBatch = 8;  // loads in flight in one thread
 inline constexpr std::int64_t kTileBytes = kThreads * kBatch * kVectorBytes;  // 32 KiB
-
-constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-  return a / b + (a % b != 0 ? 1 : 0);
-}
-
-// A line of `pixels` elements cut into `count` slabs of `size` elements; the last may be shorter,
-// and slabs past the end are empty.
-struct Split {
-  std::int64_t count;
-  std::int64_t size;
-};
 
 // NCHW: statistics of one plane. At most kThreads slabs, so that one thread block merges them with
 // one load a thread; slabs start on 16-byte boundaries of the plane.
@@ -158,20 +146,6 @@ constexpr Split split_pixels(std::int64_t pixels, std::int64_t channels, std::in
   std::int64_t count = ceil_div(pixels, size);
   count = count < 1 ? 1 : (count > 2048 ? 2048 : count);
   return {count, ceil_div(pixels, count)};
-}
-
-// How a block of kThreads covers the channel vectors of a pixel: `lanes` neighbouring threads take
-// neighbouring vectors, `rows` groups of them take different pixels, `blocks` blocks cover a pixel.
-struct ChannelTile {
-  std::int64_t lanes;
-  std::int64_t rows;
-  std::int64_t blocks;
-};
-
-constexpr ChannelTile tile_channels(std::int64_t vectors) {
-  const std::int64_t blocks = ceil_div(vectors, 32);
-  const std::int64_t lanes = ceil_div(vectors, blocks);
-  return {lanes, kThreads / lanes, blocks};
 }
 
 }  // namespace restorert::half_instance_norm

@@ -13,27 +13,13 @@ namespace py = pybind11;
 namespace restorert::half_instance_norm {
 namespace {
 
-Status check_workspace(const TensorView& workspace, const TensorView& x) {
-  const Argument argument{"workspace", workspace};
-  const std::string subject = std::string(kName) + ": argument 'workspace' ";
-  if (workspace.dtype != DType::kUInt8) {
-    return {StatusCode::kUnsupportedDType,
-            subject + "has dtype " + workspace.dtype_name + "; expected uint8"};
-  }
-  if (workspace.rank != 1 || workspace.shape[0] < 0 ||
-      (workspace.shape[0] > 1 && workspace.strides[0] != 1)) {
-    return Status::invalid(subject + "is not a contiguous vector; expected one of bytes");
-  }
-  return check_same_device(kName, argument, {"x", x});
-}
-
 void run(const TensorView& x, const TensorView& weight, const TensorView& bias,
          const TensorView& out, double eps, double negative_slope, const TensorView* workspace,
          std::uintptr_t stream) {
   Problem problem;
   raise_if_error(check({x, weight, bias, out, eps, negative_slope}, &problem));
   if (workspace != nullptr) {
-    raise_if_error(check_workspace(*workspace, x));
+    raise_if_error(check_workspace(kName, {"workspace", *workspace}, {"x", x}));
     raise_if_error(check_disjoint(kName, {"out", out}, {"workspace", *workspace}));
     raise_if_error(check_disjoint(kName, {"workspace", *workspace}, {"x", x}));
   }

@@ -9,6 +9,7 @@
 // mean is large, the mean of what is left is small and fp32 holds it well. A thread takes the
 // moments of what it has in registers by the two-pass formula and merges them by Chan's. Every
 // merge happens in an order that the shape fixes, so results repeat bit for bit.
+#include "core/check.h"
 #include "core/device.cuh"
 #include "ops/half_instance_norm/half_instance_norm.h"
 
@@ -372,23 +373,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <int V>
-__device__ __forceinline__ void load_floats(float (&values)[V], const float* address) {
-  if constexpr (V % 4 == 0) {
-#pragma unroll
-    for (int j = 0; j < V; j += 4) {
-      const float4 word = *reinterpret_cast<const float4*>(address + j);
-      values[j] = word.x;
-      values[j + 1] = word.y;
-      values[j + 2] = word.z;
-      values[j + 3] = word.w;
-    }
-  } else {
-#pragma unroll
-    for (int j = 0; j < V; ++j) values[j] = address[j];
-  }
-}
-
 // Pixels that one thread of apply_channels walks over: enough to make up for loading its channels'
 // numbers, which take three times four bytes an element.
 constexpr int kPixelsAThread = 16;
@@ -522,17 +506,8 @@ bool has_cuda() {
 
 Status run_cuda(const Problem& problem, void* workspace, std::size_t workspace_size, void* stream) {
   if (problem.images == 0 || problem.channels == 0 || problem.pixels == 0) return {};
-  const std::size_t needed = cuda_workspace_size(problem);
-  if (workspace_size < needed) {
-    return Status::invalid(std::string(kName) + ": argument 'workspace' has " +
-                           std::to_string(workspace_size) + " bytes; expected at least " +
-                           std::to_string(needed));
-  }
-  if (workspace == nullptr || reinterpret_cast<std::uintptr_t>(workspace) % kVectorBytes != 0) {
-    return Status::invalid(std::string(kName) +
-                           ": argument 'workspace' is null or misaligned; expected an address "
-                           "that is a multiple of 16");
-  }
+  RESTORERT_RETURN_IF_ERROR(
+      check_workspace_memory(kName, workspace, workspace_size, cuda_workspace_size(problem)));
   const DeviceGuard guard(problem.device_index);
   if (guard.error() != cudaSuccess) {
     return cuda_status(kName, "selecting the CUDA device", guard.error());
