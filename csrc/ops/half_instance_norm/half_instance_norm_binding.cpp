@@ -39,7 +39,9 @@ void run(const TensorView& x, const TensorView& weight, const TensorView& bias,
 
 std::size_t workspace_size(const TensorView& x) {
   raise_if_error(check_input(x));
-  return x.device == DeviceKind::kCpu ? 0 : cuda_workspace_size(describe(x));
+  if (x.device == DeviceKind::kCpu) return 0;
+  if (!has_cuda()) raise_if_error(cuda_not_compiled(kName));
+  return cuda_workspace_size(describe(x));
 }
 
 }  // namespace
