@@ -3,6 +3,8 @@
 //
 //   static constexpr const char* kName;              the plugin's name
 //   static constexpr std::int32_t kInputs, kOutputs;
+//   static constexpr std::int32_t kFewestInputs;     only where inputs may be left out; supports,
+//                         check_shapes and enqueue then get the number of inputs as last argument
 //   struct Attributes { float ...; };                with their defaults
 //   static constexpr std::array<FloatAttribute<Attributes>, n> kAttributes;
 //   static bool supports(std::int32_t position, const DynamicPluginTensorDesc* tensors);
@@ -33,6 +35,7 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <type_traits>
 
 #include "core/status.h"
 #include "tensorrt/logging.h"
@@ -48,6 +51,13 @@ struct FloatAttribute {
   float Attributes::* member;
   float minimum;  // -infinity where any finite number will do
 };
+
+// Op::kFewestInputs, or Op::kInputs where none may be left out.
+template <typename Op, typename = void>
+inline constexpr std::int32_t kFewestInputs = Op::kInputs;
+template <typename Op>
+inline constexpr std::int32_t kFewestInputs<Op, std::void_t<decltype(Op::kFewestInputs)>> =
+    Op::kFewestInputs;
 
 // Reads `fields` into `attributes`, whose defaults stay where a field is absent.
 template <typename Op>
@@ -69,7 +79,8 @@ Status read_fields(const nvinfer1::PluginFieldCollection* fields,
       for (const auto& attribute : Op::kAttributes) {
         known += (known.empty() ? "" : ", ") + std::string(attribute.name);
       }
-      return Status::invalid(op + "unknown field '" + name + "'; expected one of " + known);
+      return Status::invalid(op + "unknown field '" + name + "'; expected " +
+                             (known.empty() ? "none" : "one of " + known));
     }
     if (seen[index]) return Status::invalid(op + "field '" + name + "' is given twice");
     seen[index] = true;
@@ -132,7 +143,11 @@ class Plugin final : public nvinfer1::IPluginV3,
     }
     return nullptr;
   }
-  nvinfer1::IPluginV3* clone() noexcept override { return new (std::nothrow) Plugin(attributes_); }
+  nvinfer1::IPluginV3* clone() noexcept override {
+    auto* copy = new (std::nothrow) Plugin(attributes_);
+    if (copy != nullptr) copy->inputs_ = inputs_;
+    return copy;
+  }
 
   // Core
   const char* getPluginName() const noexcept override { return Op::kName; }
@@ -144,6 +159,7 @@ class Plugin final : public nvinfer1::IPluginV3,
   std::int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* /*in*/, std::int32_t inputs,
                                const nvinfer1::DynamicPluginTensorDesc* /*out*/,
                                std::int32_t outputs) noexcept override {
+    inputs_ = inputs;
     return check_counts(inputs, outputs);
   }
   std::int32_t getOutputDataTypes(nvinfer1::DataType* output_types, std::int32_t outputs,
@@ -165,8 +181,12 @@ class Plugin final : public nvinfer1::IPluginV3,
   bool supportsFormatCombination(std::int32_t position,
                                  const nvinfer1::DynamicPluginTensorDesc* tensors,
                                  std::int32_t inputs, std::int32_t outputs) noexcept override {
-    return inputs == Op::kInputs && outputs == Op::kOutputs && position >= 0 &&
-           position < inputs + outputs && Op::supports(position, tensors);
+    if (!takes(inputs, outputs) || position < 0 || position >= inputs + outputs) return false;
+    if constexpr (kCounted) {
+      return Op::supports(position, tensors, inputs);
+    } else {
+      return Op::supports(position, tensors);
+    }
   }
   std::size_t getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* inputs,
                                std::int32_t /*input_count*/,
@@ -182,14 +202,25 @@ class Plugin final : public nvinfer1::IPluginV3,
                              const nvinfer1::PluginTensorDesc* out,
                              std::int32_t outputs) noexcept override {
     if (const std::int32_t error = check_counts(inputs, outputs); error != 0) return error;
-    return report(Op::check_shapes(in, out));
+    inputs_ = inputs;
+    if constexpr (kCounted) {
+      return report(Op::check_shapes(in, out, inputs));
+    } else {
+      return report(Op::check_shapes(in, out));
+    }
   }
   std::int32_t enqueue(const nvinfer1::PluginTensorDesc* input_descs,
                        const nvinfer1::PluginTensorDesc* output_descs, const void* const* inputs,
                        void* const* outputs, void* workspace,
                        cudaStream_t stream) noexcept override {
-    return report(
-        Op::enqueue(attributes_, input_descs, output_descs, inputs, outputs, workspace, stream));
+    if constexpr (kCounted) {
+      if (const std::int32_t error = check_counts(inputs_, Op::kOutputs); error != 0) return error;
+      return report(Op::enqueue(attributes_, input_descs, output_descs, inputs, outputs, workspace,
+                                stream, inputs_));
+    } else {
+      return report(
+          Op::enqueue(attributes_, input_descs, output_descs, inputs, outputs, workspace, stream));
+    }
   }
   nvinfer1::IPluginV3* attachToContext(
       nvinfer1::IPluginResourceContext* /*context*/) noexcept override {
@@ -200,15 +231,22 @@ class Plugin final : public nvinfer1::IPluginV3,
   }
 
  private:
+  static constexpr bool kCounted = kFewestInputs<Op> < Op::kInputs;
+
+  static bool takes(std::int32_t inputs, std::int32_t outputs) noexcept {
+    return inputs >= kFewestInputs<Op> && inputs <= Op::kInputs && outputs == Op::kOutputs;
+  }
   static std::int32_t check_counts(std::int32_t inputs, std::int32_t outputs) noexcept {
-    if (inputs == Op::kInputs && outputs == Op::kOutputs) return 0;
+    if (takes(inputs, outputs)) return 0;
+    const std::string fewest = kCounted ? std::to_string(kFewestInputs<Op>) + " to " : "";
     return report(
         Status::invalid(std::string(Op::kName) + ": the layer has " + std::to_string(inputs) +
-                        " inputs and " + std::to_string(outputs) + " outputs; expected " +
+                        " inputs and " + std::to_string(outputs) + " outputs; expected " + fewest +
                         std::to_string(Op::kInputs) + " and " + std::to_string(Op::kOutputs)));
   }
 
   Attributes attributes_;
+  std::int32_t inputs_ = 0;  // as TensorRT last told; enqueue is not told again
   std::array<nvinfer1::PluginField, Op::kAttributes.size()> fields_{};
   nvinfer1::PluginFieldCollection collection_{};
 };
