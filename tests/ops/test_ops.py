@@ -181,13 +181,17 @@ def test_onnx_function_is_the_formula(spec: OpSpec) -> None:
     assert (function.domain, function.name) == (ops.DOMAIN, spec.name)
     schema = getattr(torch.ops.restorert, spec.name).default._schema
     attributes = {a.name: a.default_value for a in schema.arguments if a.default_value is not None}
-    assert [a.name for a in schema.arguments if a.name not in attributes] == list(function.input)
+    tensors = [a for a in schema.arguments if a.name not in attributes]
+    assert list(function.input) == [a.name for a in tensors if a.name in function.input]
+    assert all(a.name in function.input or "Optional" in str(a.type) for a in tensors)
     assert {a.name: pytest.approx(a.f) for a in function.attribute_proto} == attributes
     for case in spec.cases:
         if 0 in case.shape:
             continue
         inputs = _inputs(spec, case, torch.float32, CPU)
         feeds = {k: v.numpy() for k, v in inputs.items() if isinstance(v, Tensor)}
+        if list(feeds) != list(function.input):
+            continue  # exported as plain operators: see test_cab.py
         given = {name: case.attributes.get(name, value) for name, value in attributes.items()}
         found = _run_onnx_function(function, feeds, given)
         for array, wanted in zip(found, results(spec.reference(**inputs)), strict=True):

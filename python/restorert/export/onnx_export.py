@@ -210,20 +210,29 @@ def _trace(
 
 
 def _function_call(op: ops.OpSpec) -> Callable[..., Any]:
-    """A decomposition of a fused op into one call of its ONNX function."""
+    """A decomposition of a fused op into one call of its ONNX function.
+
+    A call that gives other tensors than the function takes becomes plain operators: TensorRT's
+    parser has no optional inputs of functions.
+    """
+    import onnx.parser
+
+    takes = list(onnx.parser.parse_function(op.onnx_function).input)
     schema = getattr(torch.ops.restorert, op.name).default._schema
 
     def call(*args: Any, **kwargs: Any) -> Any:
         given = dict(zip((a.name for a in schema.arguments), args, strict=False)) | kwargs
-        inputs, attributes = [], {}
+        tensors: dict[str, torch.Tensor] = {}
+        attributes: dict[str, Any] = {}
         for argument in schema.arguments:
             value = given.get(argument.name, argument.default_value)
-            if "Tensor" in str(argument.type):
-                inputs.append(value)
-            else:
+            if "Tensor" not in str(argument.type):
                 attributes[argument.name] = value
-        while inputs and inputs[-1] is None:
-            inputs.pop()
+            elif value is not None:
+                tensors[argument.name] = value
+        if list(tensors) != takes:
+            return op.reference(**given)
+        inputs = list(tensors.values())
         name = f"{ops.DOMAIN}::{op.name}"
         outputs = op.fake(**given)
         if isinstance(outputs, torch.Tensor):

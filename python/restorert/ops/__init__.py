@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from restorert.ops import channel_attention as _channel_attention
 from restorert.ops import conv_lstm_gates as _conv_lstm_gates
 from restorert.ops import half_instance_norm as _half_instance_norm
 from restorert.ops import memory_read as _memory_read
+from restorert.ops.channel_attention import channel_attention
 from restorert.ops.conv_lstm_gates import conv_lstm_gates
 from restorert.ops.half_instance_norm import half_instance_norm
 from restorert.ops.memory_read import derive_prototypes, memory_read
@@ -16,6 +18,7 @@ from restorert.ops.spec import OpCase, OpSpec
 # Adding an op: one file beside this one, one import and one line here, one folder in csrc/ops.
 SPECS: tuple[OpSpec, ...] = (
     _half_instance_norm.SPEC,
+    _channel_attention.SPEC,
     _conv_lstm_gates.SPEC,
     _memory_read.SPEC,
 )
@@ -28,6 +31,7 @@ __all__ = [
     "SPECS",
     "OpCase",
     "OpSpec",
+    "channel_attention",
     "conv_lstm_gates",
     "derive_prototypes",
     "half_instance_norm",
