@@ -5,4 +5,5 @@
 #   foo_plugin.cpp                nvinfer1::IPluginCreatorInterface* restorert::foo::plugin_creator();
 #                                 may be missing where TensorRT needs no plugin
 # Bindings and plugin registry are generated from this list.
-set(RESTORERT_OPS half_instance_norm channel_attention conv_lstm_gates memory_read)
+set(RESTORERT_OPS half_instance_norm channel_attention conv_lstm_gates memory_read
+    layer_norm_2d simple_gate simple_gate_mean)

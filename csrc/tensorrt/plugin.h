@@ -10,6 +10,7 @@
 //   static bool supports(std::int32_t position, const DynamicPluginTensorDesc* tensors);
 //   static void output_types(const DataType* inputs, DataType* outputs);
 //   static void output_shapes(const DimsExprs* inputs, DimsExprs* outputs);
+//                         or with a third parameter, IExprBuilder&, where sizes are computed
 //   static Status check_shapes(const PluginTensorDesc* inputs, const PluginTensorDesc* outputs);
 //   static std::size_t workspace_size(const DynamicPluginTensorDesc* inputs);   at the largest
 //   shapes static Status enqueue(const Attributes&, const PluginTensorDesc* input_descs,
@@ -173,9 +174,14 @@ class Plugin final : public nvinfer1::IPluginV3,
                                const nvinfer1::DimsExprs* /*shape_inputs*/,
                                std::int32_t /*shape_input_count*/,
                                nvinfer1::DimsExprs* output_shapes, std::int32_t outputs,
-                               nvinfer1::IExprBuilder& /*builder*/) noexcept override {
+                               [[maybe_unused]] nvinfer1::IExprBuilder& builder) noexcept override {
     if (const std::int32_t error = check_counts(inputs, outputs); error != 0) return error;
-    Op::output_shapes(input_shapes, output_shapes);
+    if constexpr (std::is_invocable_v<decltype(&Op::output_shapes), const nvinfer1::DimsExprs*,
+                                      nvinfer1::DimsExprs*, nvinfer1::IExprBuilder&>) {
+      Op::output_shapes(input_shapes, output_shapes, builder);
+    } else {
+      Op::output_shapes(input_shapes, output_shapes);
+    }
     return 0;
   }
   bool supportsFormatCombination(std::int32_t position,

@@ -46,7 +46,7 @@ def test_cpu_kernel(
     inputs = in_layout(_inputs(spec, case, dtype, CPU), layout)
     assert error_to_float64(spec, spec.op, inputs) <= spec.tolerances[dtype]
     for out in results(spec.op(**inputs)):
-        assert out.is_contiguous(memory_format=layout)
+        assert out.ndim != 4 or out.is_contiguous(memory_format=layout)
 
 
 @pytest.mark.gpu
