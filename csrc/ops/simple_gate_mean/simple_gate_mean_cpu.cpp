@@ -15,7 +15,7 @@
 namespace restorert::simple_gate_mean {
 namespace {
 
-constexpr std::int64_t kTile = 1024;         // elements of a factor; three fp32 arrays: 12 KiB
+constexpr std::int64_t kTile = 512;  // elements of a factor; short, so that reads and writes mix
 constexpr std::int64_t kBlock = 64 * kTile;  // NCHW: the unit of work within a plane
 constexpr std::int64_t kMaxPixels = 64;      // NHWC: pixels in a tile, summed in fp32
 constexpr std::int64_t kStreamBytes = std::int64_t{32} << 20;  // outputs from here on are streamed
