@@ -13,7 +13,7 @@ namespace restorert::simple_gate {
 namespace {
 
 constexpr std::int64_t kTile = 512;  // elements of a factor; short, so that reads and writes mix
-constexpr std::int64_t kBlock = 32 * kTile;                    // the unit of work
+constexpr std::int64_t kBlock = 512 * kTile;                   // the unit of work
 constexpr std::int64_t kStreamBytes = std::int64_t{32} << 20;  // outputs from here on are streamed
 constexpr std::int64_t kSerialBytes = std::int64_t{64} << 10;  // below this, threads cost more
 

@@ -16,8 +16,8 @@ namespace restorert::simple_gate_mean {
 namespace {
 
 constexpr std::int64_t kTile = 512;  // elements of a factor; short, so that reads and writes mix
-constexpr std::int64_t kBlock = 64 * kTile;  // NCHW: the unit of work within a plane
-constexpr std::int64_t kMaxPixels = 64;      // NHWC: pixels in a tile, summed in fp32
+constexpr std::int64_t kBlock = 512 * kTile;  // NCHW: the unit of work within a plane
+constexpr std::int64_t kMaxPixels = 64;       // NHWC: pixels in a tile, summed in fp32
 constexpr std::int64_t kStreamBytes = std::int64_t{32} << 20;  // outputs from here on are streamed
 constexpr std::int64_t kSerialBytes = std::int64_t{64} << 10;  // below this, threads cost more
 
