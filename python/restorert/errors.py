@@ -43,3 +43,8 @@ class PictureError(RestorertError):
 
 class RecipeError(RestorertError):
     """A build recipe (engines/*.toml) that is not valid."""
+
+
+def printable(text: str) -> str:
+    """``text`` from a file, fit for one line: control characters become question marks."""
+    return "".join(c if c.isprintable() else "?" for c in text)

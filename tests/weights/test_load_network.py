@@ -191,6 +191,14 @@ def test_changed_state_dicts_load_or_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_names_from_the_file_stay_on_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    torch.save({"\n\x1b[2J": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError) as caught:
+        load_network(path)
+    assert str(caught.value).isprintable()
+
+
 # ---- the hash ------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from restorert.engine.profile import ShapeProfile
-from restorert.errors import EngineMismatchError, InputError
+from restorert.errors import EngineMismatchError, InputError, printable
 from restorert.files import replace_atomically, sha256_of
 
 FORMAT = 1
@@ -152,7 +152,7 @@ def _is_flat(value: object) -> bool:
 def _printable(value: Any) -> Any:
     """Errors quote these texts: no line breaks, no terminal's control sequences."""
     if isinstance(value, str):
-        return "".join(c if c.isprintable() else "?" for c in value)
+        return printable(value)
     if isinstance(value, dict):
         return {_printable(key): _printable(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from restorert.errors import CheckpointError, RestorertError
+from restorert.errors import CheckpointError, RestorertError, printable
 from restorert.files import replace_atomically
 from restorert.networks import (
     FAMILIES,
@@ -60,10 +60,12 @@ def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> Re
         if name is not None:
             _check_name(name, network)
     except RestorertError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        # Names of tensors come from the file, and may hold anything.
+        raise CheckpointError(f"{path}: {printable(str(error))}") from None
     except Exception as error:  # hostile shapes fail in the families' arithmetic
+        reason = printable(" ".join(str(error).split())[:120])
         raise CheckpointError(
-            f"{path}: no network can be built of its tensors ({' '.join(str(error).split())[:120]})"
+            f"{path}: no network can be built of its tensors ({reason})"
         ) from None
     source = dataclasses.replace(checkpoint.source, sha256=weights_hash(network))
     network.checkpoint = source
