@@ -1,0 +1,458 @@
+"""Reading TensorFlow's V2 checkpoints, without TensorFlow.
+
+A checkpoint of the prefix ``deblur.model-523000`` is a pair: ``<prefix>.index``, a LevelDB table of
+records that say where each tensor lies, and one or more ``<prefix>.data-00000-of-00001`` of their
+bytes (tensorflow/core/util/tensor_bundle, tensorflow/core/lib/io/table). Every length is checked
+against what it must fit in, and every byte that is used against its CRC-32C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import torch
+from torch import Tensor
+
+from restorert.errors import CheckpointError, printable
+from restorert.weights.crc32c import crc32c, unmasked
+
+_MAGIC = bytes.fromhex("57fb808b247547db")
+_FOOTER = 48  # two block handles, zeros, and the magic number
+_TRAILER = 5  # behind each block: its compression and its checksum
+# Snappy's longest copy: 64 bytes for 3.
+_LARGEST_GROWTH = 32
+_MOST_DIMENSIONS = 8
+_LONGEST_NAME = 256
+_LARGEST_INDEX = 1 << 24  # hundreds of thousands of variables
+_DATA_FILE = re.compile(r"\.data-\d{5}-of-\d{5}$")
+_AGAIN = "download it again"
+
+# tensorflow/core/framework/types.proto. Bfloat16 is read as integers: numpy does not have it.
+_DTYPES = {
+    1: "<f4",
+    2: "<f8",
+    3: "<i4",
+    4: "u1",
+    5: "<i2",
+    6: "i1",
+    9: "<i8",
+    10: "u1",
+    14: "<i2",
+    19: "<f2",
+}
+_BOOL = 10
+_BFLOAT16 = 14
+_STRING = 7
+
+# What optimizers and training loops keep beside the variables, whatever scope it is in.
+_TRAINING = {"beta1_power", "beta2_power", "global_step", "save_counter", "learning_rate"}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where a tensor lies (BundleEntryProto)."""
+
+    dtype: int
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    size: int
+    crc: int
+    sliced: bool
+
+
+class _DamagedError(Exception):
+    """Bytes that no such file can hold; says what is wrong with them."""
+
+
+def tensorflow_prefix(path: Path) -> Path | None:
+    """The prefix of the TensorFlow checkpoint that ``path`` names, or None where it names none.
+
+    Args:
+        path: a prefix, which is no file itself, or the ``.index`` or a ``.data-...`` file of it.
+
+    Raises:
+        CheckpointError: ``path`` belongs to a TensorFlow checkpoint that cannot be read: one of
+            version 1, a renamed ``.index``, a graph, a list of checkpoints, or one without index.
+    """
+    try:
+        return _prefix(path)
+    except OSError:
+        return None  # whoever reads the file will say so
+
+
+def _prefix(path: Path) -> Path | None:
+    if _DATA_FILE.search(path.name):
+        prefix = path.with_name(_DATA_FILE.sub("", path.name))
+        if not _with_suffix(prefix, ".index").is_file():
+            raise CheckpointError(
+                f"{path} is the data of a TensorFlow checkpoint whose {prefix.name}.index is "
+                "missing; put both into one folder"
+            )
+        return prefix
+    if not path.exists():
+        if not path.name:
+            return None
+        if _with_suffix(path, ".index").is_file():
+            return path
+        if _has_data(path):
+            raise CheckpointError(
+                f"{path.name}.index of the TensorFlow checkpoint {path} is missing; put it beside "
+                "its .data file"
+            )
+        return None
+    if not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        head = file.read(256)
+        file.seek(max(path.stat().st_size - len(_MAGIC), 0))
+        is_table = file.read() == _MAGIC
+    listed = re.match(rb'model_checkpoint_path: "([^"\n]{1,200})"', head)
+    if listed:
+        name = Path(printable(listed[1].decode(errors="replace"))).name
+        raise CheckpointError(
+            f"{path} is TensorFlow's list of checkpoints; name the one in it, {path.parent / name}"
+        )
+    if path.suffix == ".meta" and _with_suffix(path.with_suffix(""), ".index").is_file():
+        raise CheckpointError(
+            f"{path} is the graph of a TensorFlow checkpoint, not its weights; name "
+            f"{path.with_suffix('')}"
+        )
+    if path.suffix == ".index" and (is_table or _has_data(path.with_suffix(""))):
+        return path.with_suffix("")
+    if is_table:
+        raise CheckpointError(_table_of_another_name(path))
+    return None
+
+
+def _has_data(prefix: Path) -> bool:
+    return any(_DATA_FILE.search(p.name) for p in prefix.parent.glob(f"{_literal(prefix.name)}.*"))
+
+
+def read_tensorflow(prefix: Path) -> tuple[dict[str, Tensor], str]:
+    """The variables of a TensorFlow checkpoint, under PyTorch's names and in its layouts.
+
+    Scopes are joined by dots, ``weights`` and ``kernel`` become ``weight``, ``biases`` becomes
+    ``bias``; a scope that all variables share goes. Weights turn from HWIO into OIHW (from HWOI
+    into IOHW where the convolution is transposed, which is the same turn), matrices into
+    [out, in]. What training keeps beside the variables is left out: whatever lies below a
+    variable's own name (Adam's moments, moving averages), its powers of beta, counters.
+
+    Args:
+        prefix: what `tensorflow_prefix` gives.
+
+    Returns:
+        (tensors, the scope that was dropped or "").
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a variable is of a kind not read here.
+    """
+    index = _with_suffix(prefix, ".index")
+    try:
+        if index.stat().st_size > _LARGEST_INDEX:
+            raise _DamagedError("the index is larger than any")
+        shards, entries = _index(index.read_bytes())
+        tensors = _tensors(prefix, shards, _variables(entries))
+    except _DamagedError as error:
+        raise CheckpointError(
+            f"{index}: damaged or truncated TensorFlow checkpoint "
+            f"({printable(str(error))[:200]}); {_AGAIN}"
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{index}: cannot be read ({error.strerror or error})") from None
+    except MemoryError:
+        raise CheckpointError(f"{index}: not enough memory to read this checkpoint") from None
+    if not tensors:
+        raise CheckpointError(f"{index} is an empty TensorFlow checkpoint: it holds no variables")
+    scope = _shared_scope(list(tensors))
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        ours = _our_name(name[len(scope) :])
+        if ours in renamed:
+            raise CheckpointError(f"{index}: two variables are called {printable(ours)[:100]}")
+        renamed[ours] = _our_layout(ours, tensor)
+    return renamed, scope.rstrip("/")
+
+
+def _with_suffix(prefix: Path, suffix: str) -> Path:
+    # Path.with_suffix would cut what stands behind a dot in "deblur.model-523000".
+    return prefix.with_name(prefix.name + suffix)
+
+
+def _literal(name: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def _table_of_another_name(path: Path) -> str:
+    """A table whose name does not end in .index: of version 1, or renamed."""
+    version_1 = False
+    with contextlib.suppress(_DamagedError, StopIteration):
+        # The first record is the header: version 1 begins with a message, version 2 with a number.
+        version_1 = next(_table(path.read_bytes()))[1][:1] == b"\x0a"
+    if version_1:
+        return (
+            f"{path} is a TensorFlow checkpoint of version 1, which restorert does not read; "
+            "restore it in TensorFlow and write it with tf.train.Saver(), whose version is 2"
+        )
+    return (
+        f"{path} is the index of a TensorFlow checkpoint under another name; give it its name "
+        "back, that of the .data file with .index at the end"
+    )
+
+
+# ---- names and layouts ---------------------------------------------------------------------------
+
+
+def _variables(entries: Mapping[str, _Entry]) -> dict[str, _Entry]:
+    """``entries`` without what only training needs."""
+
+    def trains(name: str) -> bool:
+        parts = name.split("/")
+        below = any("/".join(parts[:end]) in entries for end in range(1, len(parts)))
+        counter = not entries[name].shape and entries[name].dtype in (3, 9)  # unnamed steps
+        return below or counter or parts[-1] in _TRAINING or entries[name].dtype == _STRING
+
+    return {name: entry for name, entry in entries.items() if not trains(name)}
+
+
+def _shared_scope(names: list[str]) -> str:
+    scopes = {name.split("/")[0] + "/" if "/" in name else "" for name in names}
+    return scopes.pop() if len(scopes) == 1 else ""
+
+
+def _our_name(name: str) -> str:
+    *scopes, last = name.split("/")
+    last = {"weights": "weight", "kernel": "weight", "biases": "bias"}.get(last, last)
+    return ".".join([*scopes, last])
+
+
+def _our_layout(name: str, tensor: Tensor) -> Tensor:
+    if name.split(".")[-1] == "weight" and tensor.ndim in (2, 4):
+        tensor = tensor.permute((1, 0) if tensor.ndim == 2 else (3, 2, 0, 1))
+    return tensor.contiguous()
+
+
+# ---- the data files ------------------------------------------------------------------------------
+
+
+def _tensors(prefix: Path, shards: int, entries: Mapping[str, _Entry]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    maps: dict[int, np.ndarray] = {}
+    for name, entry in entries.items():
+        if entry.sliced:
+            raise CheckpointError(
+                f"{prefix}: {printable(name)[:100]!r} is saved in slices, which restorert does not "
+                "read; save it without a partitioner"
+            )
+        if entry.dtype not in _DTYPES:
+            raise CheckpointError(
+                f"{prefix}: {printable(name)[:100]!r} is of TensorFlow's type {entry.dtype}, which "
+                "restorert does not read; convert it to float32"
+            )
+        if entry.shard not in maps:
+            maps[entry.shard] = _mapped(prefix, entry.shard, shards)
+    # Records may overlap: a small pair of files could ask for any amount of memory.
+    room = sum(len(mapped) for mapped in maps.values())
+    if sum(entry.size for entry in entries.values()) > room:
+        raise _DamagedError("the tensors are larger than the data files")
+    for name, entry in entries.items():
+        dtype = np.dtype(_DTYPES[entry.dtype])
+        if len(entry.shape) > _MOST_DIMENSIONS:
+            raise _DamagedError(f"{name!r} has {len(entry.shape)} dimensions")
+        if prod(entry.shape) * dtype.itemsize != entry.size:
+            raise _DamagedError(f"{name!r} of shape {entry.shape} has {entry.size} bytes")
+        data = maps[entry.shard]
+        if entry.offset > len(data) or entry.size > len(data) - entry.offset:
+            raise _DamagedError(
+                f"{name!r} ends behind the data file's {len(data)} bytes, at "
+                f"{entry.offset + entry.size}"
+            )
+        content = np.array(data[entry.offset : entry.offset + entry.size])
+        if crc32c(content) != entry.crc:
+            raise _DamagedError(f"the checksum of {name!r} is wrong")
+        try:
+            tensor = torch.from_numpy(content.view(dtype)).reshape(entry.shape)
+        except (ValueError, RuntimeError, OverflowError) as error:
+            raise _DamagedError(f"{name!r} of shape {entry.shape}: {error}") from None
+        if entry.dtype == _BFLOAT16:
+            tensor = tensor.view(torch.bfloat16)
+        tensors[name] = tensor.bool() if entry.dtype == _BOOL else tensor
+    return tensors
+
+
+def _mapped(prefix: Path, shard: int, shards: int) -> np.ndarray:
+    path = _with_suffix(prefix, f".data-{shard:05d}-of-{shards:05d}")
+    try:
+        if not path.stat().st_size:
+            return np.zeros(0, np.uint8)
+        return np.memmap(path, np.uint8, mode="r")
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path.name} of the TensorFlow checkpoint {prefix} is missing; put it beside its "
+            ".index file"
+        ) from None
+
+
+# ---- the index: a table of protocol buffers ------------------------------------------------------
+
+
+def _index(content: bytes) -> tuple[int, dict[str, _Entry]]:
+    """(number of data files, records by name)."""
+    records = _table(content)
+    name, header = next(records, (b"?", b""))
+    if name:
+        raise _DamagedError("the index has no header")
+    fields = _message(header)
+    shards = _number(fields, 1)
+    if _number(fields, 2):
+        raise CheckpointError("big-endian TensorFlow checkpoints are not read; save it again")
+    if not 1 <= shards <= 99_999:
+        raise _DamagedError(f"it states {shards} data files")
+    # Names of slices are no text; the variable they belong to is refused by its own record.
+    return shards, {
+        key.decode(errors="surrogateescape"): _entry(value, shards) for key, value in records
+    }
+
+
+def _entry(record: bytes, shards: int) -> _Entry:
+    fields = _message(record)
+    dimensions = []
+    for shape in _messages(fields, 2):
+        if _number(shape, 3):
+            raise _DamagedError("a tensor of unknown rank")
+        dimensions += [_number(dimension, 1) for dimension in _messages(shape, 2)]
+    entry = _Entry(
+        dtype=_number(fields, 1),
+        shape=tuple(dimensions),
+        shard=_number(fields, 3),
+        offset=_number(fields, 4),
+        size=_number(fields, 5),
+        crc=unmasked(_number(fields, 6)),
+        sliced=7 in fields,
+    )
+    # Negative numbers are stored as huge ones.
+    if max(entry.offset, entry.size, *dimensions, 0) >= 2**63 or entry.shard >= shards:
+        raise _DamagedError("a record states a negative size or no data file")
+    return entry
+
+
+_Fields = dict[int, "list[int | bytes]"]
+
+
+def _message(data: bytes) -> _Fields:
+    """A protocol buffer's fields by number: numbers, or bytes of nested messages."""
+    fields: _Fields = {}
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind = key & 7
+        value: int | bytes
+        if kind == 0:
+            value, at = _varint(data, at)
+        elif kind in (1, 2, 5):
+            length, at = _varint(data, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
+            if length > len(data) - at:
+                raise _DamagedError("a field is longer than its record")
+            value = data[at : at + length]
+            at += length
+            if kind != 2:
+                value = int.from_bytes(value, "little")
+        else:
+            raise _DamagedError(f"a field of wire type {kind}")
+        fields.setdefault(key >> 3, []).append(value)
+    return fields
+
+
+def _number(fields: _Fields, field: int) -> int:
+    value = fields.get(field, [0])[-1]  # the last one counts
+    if isinstance(value, bytes):
+        raise _DamagedError(f"field {field} is no number")
+    return value
+
+
+def _messages(fields: _Fields, field: int) -> Iterator[_Fields]:
+    for value in fields.get(field, []):
+        if not isinstance(value, bytes):
+            raise _DamagedError(f"field {field} is no message")
+        yield _message(value)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """(the number of 7 bits a byte at ``at``, where it ends)."""
+    value = 0
+    for position in range(at, min(at + 10, len(data))):
+        value |= (data[position] & 0x7F) << 7 * (position - at)
+        if data[position] < 0x80:
+            if value >= 2**64:
+                break
+            return value, position + 1
+    raise _DamagedError("a number without an end")
+
+
+def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """A LevelDB table's (key, value) pairs, in the order of the keys."""
+    if len(content) < _FOOTER or content[-len(_MAGIC) :] != _MAGIC:
+        raise _DamagedError(f"{len(content)} bytes without a table's end")
+    footer = content[-_FOOTER:]
+    at = 0
+    for _ in range(2):  # where the block of notes lies and how long it is
+        _, at = _varint(footer, at)
+    last: bytes | None = None
+    read = 0
+    for _, handle in _block(content, footer[at:]):
+        read += _varint(handle, _varint(handle, 0)[1])[0]
+        if read > len(content):  # blocks that overlap
+            raise _DamagedError("its blocks are larger than the file")
+        for key, value in _block(content, handle):
+            if last is not None and key <= last:
+                raise _DamagedError("names out of order")
+            last = key
+            yield key, value
+
+
+def _block(content: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The (key, value) pairs of the block at ``handle``: its offset and size, as two numbers."""
+    offset, at = _varint(handle, 0)
+    size, _ = _varint(handle, at)
+    if offset + size + _TRAILER > len(content) - _FOOTER:
+        raise _DamagedError("a block ends behind the file")
+    stored = content[offset : offset + size + _TRAILER]
+    if unmasked(int.from_bytes(stored[-4:], "little")) != crc32c(stored[:-4]):
+        raise _DamagedError("the checksum of a block is wrong")
+    data = _decompressed(stored[:size], stored[size])
+    # The end: offsets of the entries that state whole keys, and how many these are.
+    restarts = int.from_bytes(data[-4:], "little")
+    end = len(data) - 4 - 4 * restarts
+    if end < 0:
+        raise _DamagedError("a block without an end")
+    at, key = 0, b""
+    while at < end:
+        shared, at = _varint(data, at)
+        rest, at = _varint(data, at)
+        length, at = _varint(data, at)
+        if shared > len(key) or shared + rest > _LONGEST_NAME or rest + length > end - at:
+            raise _DamagedError("a name or record is longer than its block")
+        key = key[:shared] + data[at : at + rest]
+        yield key, data[at + rest : at + rest + length]
+        at += rest + length
+
+
+def _decompressed(data: bytes, compression: int) -> bytes:
+    if compression == 0:
+        return data
+    if compression != 1:
+        raise _DamagedError(f"a block of compression {compression}")
+    size, _ = _varint(data, 0)
+    if size > _LARGEST_GROWTH * len(data):
+        raise _DamagedError("a compressed block states an impossible size")
+    try:
+        return bytes(imagecodecs.snappy_decode(data))
+    except Exception as error:
+        raise _DamagedError(f"a block's compression: {error}") from None
