@@ -143,6 +143,7 @@ def test_what_the_file_is(exported: Export, precision: str, dynamic: bool) -> No
         "in_channels": 3,
         "out_channels": 3,
         "tile": None,
+        "deployed": ["drop-cancelled-bias"],
     }
 
 

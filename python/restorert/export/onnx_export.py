@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import torch
 
 from restorert import ops
 from restorert.errors import InputError, RunnerUnavailableError
+from restorert.export.repeated_blocks import blocks_replaced, put_blocks_back
 from restorert.files import replace_atomically
 from restorert.networks import NetworkSpec, RestorationNetwork
 
@@ -69,6 +71,8 @@ def export_onnx(
     precision: str = "fp32",
     shape: tuple[int, ...] | None = None,
     dynamic: bool = True,
+    deploy: bool = True,
+    plugins: bool = True,
 ) -> Path:
     """Write ``network`` as one ONNX file.
 
@@ -83,6 +87,8 @@ def export_onnx(
         shape: the input's shape where ``dynamic`` is false; None is 720 x 1280, one picture.
         dynamic: batch, height and width are free; height and width are multiples of
             ``network.spec.size_multiple``.
+        deploy: export the network's deploy form, see `RestorationNetwork.deploy`.
+        plugins: whether the file is for a runner with kernels for the fused ops.
 
     Returns:
         ``path``.
@@ -92,16 +98,15 @@ def export_onnx(
         RunnerUnavailableError: onnx or onnxscript is missing.
     """
     spec: NetworkSpec = network.spec
-    if shape is None:
-        multiple = spec.size_multiple
-        rows, columns = (-(-size // multiple) * multiple for size in (720, 1280))
-        shape = (1, spec.in_channels, rows, columns)
+    shape = shape or spec.shape_for(720, 1280)
     check_shape(spec, shape)
     check_precision(precision)
     target = Path(path)
     if target.is_dir() or not target.parent.is_dir():  # tracing takes a while
         reason = "Is a directory" if target.is_dir() else "No such folder"
         raise InputError(f"cannot write {target}: {reason}")
+    if deploy:
+        network = network.deploy(plugins=plugins)
     network = cast_network(network, precision)
     opset = OPSET_BF16 if precision == "bf16" else OPSET
     model = _trace(network, spec, None if dynamic else shape, opset)
@@ -117,6 +122,7 @@ def export_onnx(
         "in_channels": spec.in_channels,
         "out_channels": spec.out_channels,
         "tile": spec.tile,
+        "deployed": list(network.deployed),
     }
     entry = model.metadata_props.add()
     entry.key, entry.value = _METADATA_KEY, json.dumps(metadata, sort_keys=True)
@@ -139,7 +145,7 @@ def check_shape(spec: NetworkSpec, shape: tuple[int, ...]) -> None:
     if shape[1] != spec.in_channels:
         raise InputError(f"{spec.name} takes {spec.in_channels} channels, not {shape[1]}")
     if shape[2] % multiple or shape[3] % multiple:
-        near = tuple(-(-size // multiple) * multiple for size in shape[2:])
+        near = spec.shape_for(shape[2], shape[3])[2:]
         raise InputError(
             f"{spec.name} needs height and width in multiples of {multiple}; "
             f"the next size after {shape[2]}x{shape[3]} is {near[0]}x{near[1]}"
@@ -172,28 +178,21 @@ def _trace(
         )
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     with _quiet(), _evaluating(network):
-        exported = torch.export.export(
-            network, (torch.zeros(shape, device=device),), dynamic_shapes=dynamic_shapes
-        ).run_decompositions(
-            {getattr(torch.ops.restorert, op.name).default: _function_call(op) for op in ops.SPECS}
+        example = (torch.zeros(shape, device=device),)
+        if dynamic_shapes is None:  # nothing is slow where sizes are numbers
+            model = _trace_module(network, example, None, opset)
+        else:
+            with blocks_replaced(network) as replacement:
+                model = _trace_module(network, example, dynamic_shapes, opset)
+            put_blocks_back(model, replacement, functools.partial(_trace_module, opset=opset))
+        # Of any size: what follows from weights alone, such as a part of them, is a weight.
+        onnxscript.optimizer.fold_constants(
+            model, onnx_shape_inference=False, input_size_limit=2**62, output_size_limit=2**62
         )
-        program = torch.onnx.export(
-            exported,
-            (),
-            dynamo=True,
-            input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            opset_version=opset,
-            # torch's own optimisation would inline the functions that plugins replace.
-            optimize=False,
-            verbose=False,
-        )
-        assert program is not None
-        onnxscript.optimizer.optimize_ir(program.model, inline=False)
-    model = cast("onnx.ModelProto", program.model_proto)
-    used = {node.op_type for node in model.graph.node if node.domain == ops.DOMAIN}
+        onnxscript.optimizer.remove_unused_nodes(model)
+    called = {node.op_type for node in model.graph.node if node.domain == ops.DOMAIN}
     model.functions.extend(
-        onnx.parser.parse_function(op.onnx_function) for op in ops.SPECS if op.name in used
+        onnx.parser.parse_function(op.onnx_function) for op in ops.SPECS if op.name in called
     )
     for function in model.functions:
         for imported in function.opset_import:
@@ -207,6 +206,35 @@ def _trace(
         # Intermediate sizes are stated in the exporter's own symbols, which no longer exist.
         del model.graph.value_info[:]
     return model
+
+
+def _trace_module(
+    module: torch.nn.Module, example: tuple[torch.Tensor, ...], dynamic_shapes: Any, opset: int
+) -> onnx.ModelProto:
+    """Trace ``module``; fused ops become calls of their functions, which the model has not yet."""
+    import onnxscript.optimizer
+
+    exported = torch.export.export(module, example, dynamic_shapes=dynamic_shapes)
+    fused = {getattr(torch.ops.restorert, op.name).default: op for op in ops.SPECS}
+    used = {node.target for node in exported.graph.nodes} & fused.keys()
+    if used:  # it traces again
+        exported = exported.run_decompositions(
+            {overload: _function_call(fused[overload]) for overload in used}
+        )
+    program = torch.onnx.export(
+        exported,
+        (),
+        dynamo=True,
+        input_names=[INPUT_NAME],
+        output_names=[OUTPUT_NAME],
+        opset_version=opset,
+        # torch's own optimisation would inline the functions that plugins replace.
+        optimize=False,
+        verbose=False,
+    )
+    assert program is not None
+    onnxscript.optimizer.optimize_ir(program.model, inline=False)
+    return cast("onnx.ModelProto", program.model_proto)
 
 
 def _function_call(op: ops.OpSpec) -> Callable[..., Any]:
