@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from restorert.errors import RestorertError
     from restorert.export import export_onnx
     from restorert.networks import NetworkSpec, create_network, list_networks, network_spec
-    from restorert.restore import restore_image
+    from restorert.restore import classify_image, restore_image
     from restorert.runners import Engine, build_engine, build_engine_file, load_engine
-    from restorert.weights import load_network, save_network
+    from restorert.weights import load_classifier, load_network, save_network
 
 # Loaded on first use: `restorert --help` needs neither torch nor a runner.
 _HOMES = {
@@ -33,9 +33,11 @@ _HOMES = {
     "ShapeProfile": "restorert.engine",
     "build_engine": "restorert.runners",
     "build_engine_file": "restorert.runners",
+    "classify_image": "restorert.restore",
     "create_network": "restorert.networks",
     "export_onnx": "restorert.export",
     "list_networks": "restorert.networks",
+    "load_classifier": "restorert.weights",
     "load_engine": "restorert.runners",
     "load_network": "restorert.weights",
     "load_plugins": "restorert.engine.tensorrt_build",
@@ -55,9 +57,11 @@ __all__ = [
     "__version__",
     "build_engine",
     "build_engine_file",
+    "classify_image",
     "create_network",
     "export_onnx",
     "list_networks",
+    "load_classifier",
     "load_engine",
     "load_network",
     "load_plugins",

@@ -2,57 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
-import numpy as np
 import pytest
 import torch
+from official import assert_equals_official, variants_recorded
 
 import restorert as rr
 from restorert.networks.counts import count_macs, count_parameters
 
 
-def _script() -> ModuleType:
-    path = Path(__file__).parents[2] / "scripts/official_figures.py"
-    specification = importlib.util.spec_from_file_location("official_figures", path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-official = _script()
-FIGURES = np.load(Path(__file__).parent / "data/hinet_official.npz")
-
-
-def _seeded(name: str) -> torch.nn.Module:
-    net = rr.create_network(name)
-    shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
-    net.load_state_dict(official.seeded_state_dict(shapes))
-    return net
-
-
+# measured worst: samples 6.2e-6 of outputs up to 8.2, means and deviations 8.8e-8
 @pytest.mark.slow
-@pytest.mark.parametrize("name", official.HINET)
+@pytest.mark.parametrize("name", variants_recorded("hinet"))
 def test_equals_the_official_code(name: str) -> None:
-    net = _seeded(name)
-    assert sorted(net.state_dict()) == FIGURES[f"{name}/names"].tolist()
-    assert count_parameters(net) == int(FIGURES[f"{name}/parameters"])
-    for height, width in official.SIZES:
-        with torch.no_grad():
-            stages = net(official.seeded_picture(height, width), all_stages=True)
-        for stage, output in enumerate(stages, 1):
-            key = f"{name}/{height}x{width}/{stage}"
-            found = official.figures(output)
-            # measured worst: samples 6.2e-6 of outputs up to 8.2, means and deviations 8.8e-8
-            np.testing.assert_allclose(
-                found["samples"], FIGURES[f"{key}/samples"], rtol=0, atol=1e-5
-            )
-            np.testing.assert_allclose(found["mean"], FIGURES[f"{key}/mean"], rtol=0, atol=1e-6)
-            np.testing.assert_allclose(found["std"], FIGURES[f"{key}/std"], rtol=0, atol=1e-6)
+    assert_equals_official("hinet", name)
 
 
 # Authors' option files: wf, hin_position_left, hin_position_right, val.crop_size.

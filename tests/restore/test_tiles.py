@@ -21,7 +21,9 @@ class FunctionEngine:
 
     def __init__(self, function, tile=None):
         self.function = function
-        self.spec = SimpleNamespace(name="function", in_channels=3, out_channels=3, tile=tile)
+        self.spec = SimpleNamespace(
+            name="function", in_channels=3, out_channels=3, tile=tile, rounding="nearest"
+        )
         self.shapes = []
 
     def __call__(self, frames):

@@ -11,17 +11,27 @@ import torch
 from torch import Tensor
 
 from restorert.errors import CheckpointError, InputError, UnknownNetworkError
-from restorert.networks import hinet
-from restorert.networks.spec import NetworkFamily, NetworkSpec, RestorationNetwork
+from restorert.networks import hinet, memorynet, mprnet, nafnet, promptir, restormer, srn, swinir
+from restorert.networks.spec import NetworkFamily, NetworkSpec, RestorationNetwork, Rewrite
 
 # Adding a network: one file beside this one, one line here, one recipe in engines/.
-FAMILIES: tuple[NetworkFamily, ...] = (hinet.FAMILY,)
+FAMILIES: tuple[NetworkFamily, ...] = (
+    hinet.FAMILY,
+    mprnet.FAMILY,
+    memorynet.FAMILY,
+    srn.FAMILY,
+    nafnet.FAMILY,
+    restormer.FAMILY,
+    promptir.FAMILY,
+    swinir.FAMILY,
+)
 
 __all__ = [
     "FAMILIES",
     "NetworkFamily",
     "NetworkSpec",
     "RestorationNetwork",
+    "Rewrite",
     "create_network",
     "list_networks",
     "network_from_state_dict",
@@ -98,16 +108,23 @@ def create_network(name: str, *, seed: int = 0, **config: Any) -> RestorationNet
 
 
 def network_from_state_dict(
-    state_dict: Mapping[str, Tensor], *, name: str | None = None, hint: str = ""
+    state_dict: Mapping[str, Tensor],
+    *,
+    name: str | None = None,
+    hint: str = "",
+    unseen: Mapping[str, Any] | None = None,
 ) -> RestorationNetwork | None:
     """The network whose tensors these are, or None where no family knows them.
 
     Args:
         state_dict: canonical names (the authors' own, without wrappers such as ``module.``).
-        name: the variant, where the caller knows it; else the first variant of equal config whose
-            name's last part stands in ``hint``, else the first of equal config.
+        name: the variant, where the caller knows it (of a checkpoint that holds more stages than
+            the variant has, the first are taken); else the first variant of equal config whose
+            name's last part stands in ``hint``, else the first of equal config, else the one that
+            shares the most fields of the config.
         hint: usually the file's name: published variants that differ in their training data only
             (hinet-gopro and hinet-reds) cannot be told apart by their tensors.
+        unseen: fields of the config that no tensor shows, where they are not the variant's.
 
     Raises:
         CheckpointError: a family is recognised, but tensors are missing, extra or of other shapes.
@@ -118,15 +135,27 @@ def network_from_state_dict(
         config = family.config_from_state_dict(state_dict)
         if config is None:
             continue
-        equal = [spec for spec in family.variants.values() if spec.config == config]
-        hinted = [
-            s for s in equal if "-" in s.name and s.name.split("-", 1)[1].lower() in hint.lower()
-        ]
+        if name is not None and family.tensors_for is not None:
+            state_dict = family.tensors_for(state_dict, family.variants[name].config)
+            config = family.config_from_state_dict(state_dict)
+            if config is None:
+                continue
+        equal = [s for s in family.variants.values() if family.same_tensors(config, s.config)]
+        hinted = [spec for spec in equal if _hints_at(hint, spec)]
         if name is not None:
             base = family.variants[name]
         else:
-            base = (hinted or equal or list(family.variants.values()))[0]
+            base = (hinted or equal or [_nearest(family, config)])[0]
+        if name is not None or equal:
+            known = {field: getattr(base.config, field) for field in family.unseen}
+            known |= {k: v for k, v in (unseen or {}).items() if k in known}
+            config = dataclasses.replace(config, **known)
         spec = _with_config(base, config)
+        state_dict = {
+            key: tensor
+            for key, tensor in state_dict.items()
+            if key.rpartition(".")[2] not in family.derived_tensors
+        }
         # On the meta device first: a file may name sizes that no machine has memory for.
         with torch.device("meta"):
             misfit = _misfit(family.build(config), state_dict)
@@ -137,6 +166,23 @@ def network_from_state_dict(
         network.load_state_dict(dict(state_dict), strict=True)
         return network
     return None
+
+
+def _nearest(family: NetworkFamily, config: Any) -> NetworkSpec:
+    """The first of the variants that share the most fields with ``config``."""
+
+    def shared(spec: NetworkSpec) -> int:
+        fields = dataclasses.fields(config)
+        return sum(getattr(spec.config, f.name) == getattr(config, f.name) for f in fields)
+
+    return max(family.variants.values(), key=shared)
+
+
+def _hints_at(hint: str, spec: NetworkSpec) -> bool:
+    """Whether ``hint``, usually a file's name, speaks of the variant."""
+    said = hint.lower().replace("_", "-")
+    marks = (spec.name.partition("-")[2], spec.file_hint)
+    return any(mark and mark.lower().replace("_", "-") in said for mark in marks)
 
 
 def _misfit(network: RestorationNetwork, state_dict: Mapping[str, Tensor]) -> str:

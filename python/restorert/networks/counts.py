@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -54,3 +55,50 @@ def count_macs(network: nn.Module, shape: tuple[int, ...]) -> MacCount:
         handle.remove()
     exact = counter.get_total_flops() // 2
     return MacCount(exact, exact + surplus)
+
+
+@dataclass(frozen=True)
+class ByteFloor:
+    """Bytes that one forward pass must move, if everything that can be fused is.
+
+    Attributes:
+        products: every convolution and matrix product reads its operands and writes its result
+            once; all else is fused into them.
+        with_global_passes: and one more read and write of each picture whose scale depends on all
+            of its own pixels (instance norm, channel attention, pooled gates).
+    """
+
+    products: int
+    with_global_passes: int
+
+
+_PRODUCTS = ("convolution", "mm", "addmm", "bmm", "baddbmm")
+_GLOBAL_OPS = ("half_instance_norm", "channel_attention", "simple_gate_mean")
+
+
+class _ByteCounter(TorchDispatchMode):
+    def __init__(self, element_size: int) -> None:
+        super().__init__()
+        self.element_size = element_size
+        self.products = self.global_passes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        flat = (outputs,) if isinstance(outputs, Tensor) else outputs
+        name = func._schema.name.split("::")[1]
+        if name in _PRODUCTS:
+            tensors = [t for t in (*args, *flat) if isinstance(t, Tensor)]
+            self.products += self.element_size * sum(t.numel() for t in tensors)
+        elif name in _GLOBAL_OPS:
+            self.global_passes += 2 * self.element_size * flat[0].numel()
+        return outputs
+
+
+def count_bytes(network: nn.Module, shape: tuple[int, ...], element_size: int = 2) -> ByteFloor:
+    """The floor for an [N, C, H, W] input and elements of ``element_size`` bytes."""
+    shadow = copy.deepcopy(network).to("meta")
+    with torch.no_grad(), _ByteCounter(element_size) as counter:
+        shadow(torch.empty(shape, device="meta"))
+    return ByteFloor(counter.products, counter.products + counter.global_passes)

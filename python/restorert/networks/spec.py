@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
+from restorert.errors import InputError
+
 PaddingMode = Literal["reflect", "edge"]
+Rounding = Literal["nearest", "truncate"]
 
 
 class CheckpointSource(Protocol):
@@ -40,8 +44,38 @@ class NetworkSpec:
     padding_mode: PaddingMode = "reflect"
     training_patch: int | None = None
     tile: int | None = None
+    rounding: Rounding = "nearest"
+    """How the authors turn the result into integers."""
     fp32_parts: tuple[str, ...] = ()
     """What stays in float32 at every precision, in words; the modules themselves enforce it."""
+    paper_psnr: tuple[str, float] | None = None
+    """Dataset and dB that the authors state for this variant."""
+    file_hint: str = ""
+    """Part of the published checkpoint's file name, where it does not follow from ``name``."""
+
+    def shape_for(self, height: int, width: int, batch: int = 1) -> tuple[int, int, int, int]:
+        """The smallest [N, C, H, W] that the network takes and that holds such a picture."""
+        multiple = self.size_multiple
+        rows, columns = (-(-size // multiple) * multiple for size in (height, width))
+        return batch, self.in_channels, rows, columns
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """An exact change of a network's modules that saves memory traffic or arithmetic.
+
+    Attributes:
+        name: what `RestorationNetwork.deploy` and the benchmarks call it.
+        identity: why the function stays the same, as a formula.
+        apply: changes the network in place; returns at how many places.
+        instead_of: the fused op that it does without. Runners with a kernel for that op keep the
+            op; graph compilers, which see only its parts, get the rewrite.
+    """
+
+    name: str
+    identity: str
+    apply: Callable[[Any], int]
+    instead_of: str | None = None
 
 
 class RestorationNetwork(nn.Module):
@@ -50,10 +84,66 @@ class RestorationNetwork(nn.Module):
     Attributes:
         spec: which variant it is, and what its users must know of it.
         checkpoint: where its weights come from; None for seeded random weights.
+        rewrites: what `deploy` does to a network of this class, in order.
+        features_channels_last: whether `feature_modules` give [N, h, w, C].
+        deployed: names of the rewrites that were applied; empty in the authors' layout.
     """
 
     spec: NetworkSpec
     checkpoint: CheckpointSource | None = None
+    rewrites: ClassVar[tuple[Rewrite, ...]] = ()
+    features_channels_last: ClassVar[bool] = False
+    deployed: tuple[str, ...] = ()
+
+    def deploy(
+        self, *, plugins: bool = True, only: Collection[str] | None = None
+    ) -> RestorationNetwork:
+        """A copy in deploy form: the same function, fewer bytes and MACs, for inference only.
+
+        Its state dict is no longer the authors'; keep the network to save or train it.
+
+        Args:
+            plugins: whether what runs it has kernels for the fused ops; where it has not, ops are
+                replaced by what a graph compiler does better.
+            only: names of the rewrites to apply; None for all.
+
+        Returns:
+            The copy; this network itself where it is deployed already or nothing applies.
+
+        Raises:
+            InputError: a name in ``only`` that the network does not have.
+        """
+        known = [rewrite.name for rewrite in self.rewrites]
+        for name in only or ():
+            if name not in known:
+                raise InputError(f"no rewrite {name!r}; {self.spec.name} has {', '.join(known)}")
+        chosen = [
+            rewrite
+            for rewrite in self.rewrites
+            if (only is None or rewrite.name in only)
+            and not (plugins and rewrite.instead_of is not None)
+        ]
+        if self.deployed or not chosen:
+            return self
+        deployed = copy.deepcopy(self).eval()
+        deployed.deployed = tuple(rewrite.name for rewrite in chosen if rewrite.apply(deployed) > 0)
+        return deployed.requires_grad_(False)
+
+    def feature_modules(self) -> list[str]:
+        """Names of the modules whose outputs DCPT's degradation classifier reads.
+
+        In the order in which they are computed: [N, C, h, w], or tokens [N, h * w, C] of the
+        picture's size. Empty where the authors classify by no features of this network.
+        """
+        return []
+
+
+class RepeatedBlock(nn.Module):
+    """A module that a network has many of: the exporter traces one of each kind.
+
+    It maps [N, C, H, W] to the same shape and dtype, for every N, H and W, takes nothing else, and
+    what it computes follows from its tensors and its submodules' plain attributes.
+    """
 
 
 @dataclass(frozen=True)
@@ -66,4 +156,21 @@ class NetworkFamily:
     """Config -> module with torch's default initialisation."""
     config_from_state_dict: Callable[[Mapping[str, Tensor]], Any | None]
     """Canonical state dict -> config, or None where the tensors are not of this family."""
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    small: Mapping[str, Any]
+    """Fields of the config that make a miniature of any variant: all its parts, few weights."""
+    unseen: tuple[str, ...] = ()
+    """Fields of the config that no tensor shows, taken from the variant a checkpoint is of."""
+    tensors_for: Callable[[Mapping[str, Tensor], Any], Mapping[str, Tensor]] | None = None
+    """(canonical state dict, config) -> the tensors that a variant of this config takes of a
+    checkpoint that holds more, such as the first stages of a network of several."""
+    derived_tensors: frozenset[str] = frozenset()
+    """Last parts of names of tensors that the authors' checkpoints hold although they follow from
+    the config: they are neither read nor kept."""
+
+    def same_tensors(self, one: Any, other: Any) -> bool:
+        """Whether two configs differ at most in what no tensor shows."""
+        return all(
+            getattr(one, field.name) == getattr(other, field.name)
+            for field in fields(one)
+            if field.name not in self.unseen
+        )

@@ -1,5 +1,6 @@
 """Restoring pictures: files in, engine, files out."""
 
+from restorert.restore.classify import classify_image, classify_picture
 from restorert.restore.images import MAX_PIXELS, Picture, read_image, write_image
 from restorert.restore.pictures import Engine, restore_image, restore_picture
 from restorert.restore.tiles import restore_tiled, tile_grid
@@ -8,6 +9,8 @@ __all__ = [
     "MAX_PIXELS",
     "Engine",
     "Picture",
+    "classify_image",
+    "classify_picture",
     "read_image",
     "restore_image",
     "restore_picture",

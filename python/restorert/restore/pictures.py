@@ -21,8 +21,8 @@ def restore_picture(
     """Restore a picture; alpha, profile, EXIF and resolution are kept as they are.
 
     8-bit colour goes to the engine as uint8, which the engine rounds. 16 bits, grey and tiles go as
-    float32 and are clamped and rounded to nearest once, here. Grey is replicated to three channels
-    and the three results are averaged.
+    float32 and are clamped and rounded once, here (``engine.spec.rounding``). Grey is replicated to
+    three channels and the three results are averaged.
 
     Args:
         picture: what to restore.
@@ -54,7 +54,7 @@ def restore_picture(
             planes = run_engine(engine, planes)
         if channels == 1:
             planes = planes.mean(axis=1, keepdims=True, dtype=np.float64)
-        restored = from_unit_range(planes, pixels.dtype)[0]
+        restored = from_unit_range(planes, pixels.dtype, engine.spec.rounding)[0]
     return dataclasses.replace(picture, pixels=restored)
 
 

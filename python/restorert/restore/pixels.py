@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from restorert.errors import InputError, RestorertError
-from restorert.networks.spec import NetworkSpec
+from restorert.networks.spec import NetworkSpec, Rounding
 
 
 class Engine(Protocol):
@@ -61,7 +61,10 @@ def to_unit_range(frames: NDArray[Any]) -> NDArray[np.float32]:
     return planes
 
 
-def from_unit_range(planes: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
-    """[N, C, H, W] floats to [N, H, W, C] integers: clamped to [0, 1], rounded to nearest."""
+def from_unit_range(
+    planes: NDArray[Any], dtype: DTypeLike, rounding: Rounding = "nearest"
+) -> NDArray[Any]:
+    """[N, C, H, W] floats to [N, H, W, C] integers: clamped to [0, 1], then rounded."""
     scaled = np.clip(planes, 0.0, 1.0) * float(np.iinfo(np.dtype(dtype)).max)
-    return np.ascontiguousarray(np.rint(scaled).astype(dtype).transpose(0, 2, 3, 1))
+    whole = np.rint(scaled) if rounding == "nearest" else scaled
+    return np.ascontiguousarray(whole.astype(dtype).transpose(0, 2, 3, 1))

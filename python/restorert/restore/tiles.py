@@ -91,5 +91,5 @@ def restore_tiled(
     total /= count
     if array.dtype == np.float32:
         return np.ascontiguousarray(total.transpose(1, 2, 0), dtype=np.float32)
-    rounded: NDArray[Any] = from_unit_range(total[None], array.dtype)[0]
+    rounded: NDArray[Any] = from_unit_range(total[None], array.dtype, engine.spec.rounding)[0]
     return rounded

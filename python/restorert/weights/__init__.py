@@ -1,11 +1,13 @@
 """Checkpoints: reading them safely, recognising the network they belong to, writing them."""
 
 from restorert.weights.checkpoint import Checkpoint, CheckpointSource, read_checkpoint
+from restorert.weights.classifier import load_classifier
 from restorert.weights.network import load_network, save_network, weights_hash
 
 __all__ = [
     "Checkpoint",
     "CheckpointSource",
+    "load_classifier",
     "load_network",
     "read_checkpoint",
     "save_network",

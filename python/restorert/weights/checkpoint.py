@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from restorert.errors import CheckpointError
+from restorert.weights.tensorflow_checkpoint import read_tensorflow, tensorflow_prefix
 
-Format = Literal["torch-zip", "torch-legacy", "safetensors"]
+Format = Literal["torch-zip", "torch-legacy", "safetensors", "tensorflow"]
 
 # Where authors put the state dict inside the file, the preferred first: the moving average is what
 # authors who keep one report their figures with (BasicSR's `params_ema` beside `params`).
@@ -33,8 +34,9 @@ WRAPPERS = (
     "net",
 )
 
-# What wrappers of the module leave in front of every tensor's name.
-PREFIXES = ("module.", "_orig_mod.")
+# What wrappers of the module leave in front of every tensor's name; "net." is what authors who
+# train with Lightning call the network in theirs.
+PREFIXES = ("module.", "_orig_mod.", "net.")
 
 _TORCH_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
@@ -65,9 +67,10 @@ class CheckpointSource:
     """Where tensors came from.
 
     Attributes:
-        path: the file, absolute.
+        path: the file, absolute; of a TensorFlow checkpoint the .index.
         format: the file's type, recognised by its content.
         key: the wrapper's key(s) the state dict stood under, joined by dots; "" where at the top.
+            Of a TensorFlow checkpoint the scope that all variables shared.
         metadata: a safetensors file's own notes.
         sha256: `weights_hash` of the loaded network; "" in what `read_checkpoint` returns.
     """
@@ -92,11 +95,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
     PyTorch's zip and legacy formats and safetensors are recognised by content, whatever the suffix.
     The state dict may stand at the top or under one of `WRAPPERS`, of which the first present is
-    taken: ``params_ema`` before ``params``. Prefixes that data-parallel and compiled modules leave
-    (``module.``, ``_orig_mod.``) are removed where every name has them.
+    taken: ``params_ema`` before ``params``. Prefixes that data-parallel, compiled and Lightning's
+    modules leave (``module.``, ``_orig_mod.``, ``net.``) are removed where every name has them.
+
+    TensorFlow's V2 checkpoints are several files of one prefix; ``path`` is that prefix
+    (``checkpoints/color/deblur.model-523000``), or its ``.index`` or ``.data-...`` file. Names and
+    layouts become PyTorch's, and what the optimizer kept is left out: see `read_tensorflow`.
 
     Args:
-        path: the file.
+        path: the file, or a TensorFlow checkpoint's prefix.
 
     Returns:
         The tensors, contiguous, on the CPU: floating-point ones in float32 (fp16 and bf16 widened
@@ -107,6 +114,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             run code when unpickled; the message names what was found and what to do.
     """
     path = Path(path)
+    prefix = tensorflow_prefix(path)
+    if prefix is not None:
+        variables, scope = read_tensorflow(prefix)
+        index = prefix.with_name(f"{prefix.name}.index").absolute()
+        source = CheckpointSource(index, "tensorflow", scope)
+        return Checkpoint(_canonical(path, variables), source)
     kind = _recognise(path)
     try:
         if kind == "safetensors":

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from restorert.errors import CheckpointError, RestorertError, printable
+from restorert.errors import CheckpointError, InputError, RestorertError, printable
 from restorert.files import replace_atomically
 from restorert.networks import (
     FAMILIES,
@@ -24,6 +24,7 @@ from restorert.networks import (
 from restorert.weights.checkpoint import Checkpoint, read_checkpoint
 
 _NETWORK_KEY = "restorert.network"
+_UNSEEN_KEY = "restorert.config"
 
 
 def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> RestorationNetwork:
@@ -52,7 +53,10 @@ def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> Re
     noted = checkpoint.source.metadata.get(_NETWORK_KEY)
     base = name or (noted if noted in list_networks() else None)
     try:
-        network = None if base is None else network_from_state_dict(checkpoint.tensors, name=base)
+        unseen = json.loads(checkpoint.source.metadata.get(_UNSEEN_KEY, "{}")) if not name else {}
+        network = None
+        if base is not None:
+            network = network_from_state_dict(checkpoint.tensors, name=base, unseen=unseen)
         if network is None:
             network = network_from_state_dict(checkpoint.tensors, hint=Path(path).stem)
         if network is None:
@@ -76,7 +80,13 @@ def _check_name(name: str, network: RestorationNetwork) -> None:
     """Refuse ``name`` where the sizes are published ones, but not those of ``name``."""
     asked = network_spec(name)
     found = network.spec
-    fitting = [other for other in list_networks() if network_spec(other).config == found.config]
+    fitting = [
+        other
+        for family in FAMILIES
+        if family.name == found.family
+        for other, spec in family.variants.items()
+        if family.same_tensors(found.config, spec.config)
+    ]
     if asked.family != found.family or (fitting and name not in fitting):
         raise CheckpointError(
             f"holds no {name}: its tensors are those of {' or '.join(fitting) or found.family}"
@@ -104,7 +114,8 @@ def _unknown(checkpoint: Checkpoint) -> str:
 
 
 def save_network(network: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write a network's weights as safetensors, with its name; ``path`` is replaced as a whole.
+    """Write a network's weights as safetensors, with its name and what of its config no tensor
+    shows; ``path`` is replaced as a whole.
 
     Tensors keep their dtype; `load_network` widens half precision when it reads them.
 
@@ -117,9 +128,15 @@ def save_network(network: nn.Module, path: str | os.PathLike[str]) -> None:
         for name, tensor in network.state_dict().items()
     }
     metadata = {"format": "pt"}
+    if getattr(network, "deployed", ()):
+        raise InputError("a network in deploy form is not saved: save the one it was made from")
     spec = getattr(network, "spec", None)
     if spec is not None:
         metadata[_NETWORK_KEY] = spec.name
+        family = next(family for family in FAMILIES if family.name == spec.family)
+        if family.unseen:
+            unseen = {field: getattr(spec.config, field) for field in family.unseen}
+            metadata[_UNSEEN_KEY] = json.dumps(unseen)
     try:
         with replace_atomically(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)

@@ -1,0 +1,636 @@
+"""MPRNet: Multi-Stage Progressive Image Restoration.
+
+Zamir, Arora, Khan, Hayat, Khan, Yang, Shao. CVPR 2021. Three stages restore the picture one after
+the other: a U-Net that encodes quarters of the picture and decodes halves, a U-Net that encodes
+halves and decodes the whole, and a network without any change of resolution (section 3.1). Cross-
+stage feature fusion (3.2) and supervised attention (3.3) join them. Every convolution is free of
+biases, and all PReLUs are one with one parameter. Parameter names are the authors' own.
+
+Each stage emits a picture (the supervised attention of the first two makes it), so a network of
+the first one or two stages is a network of its own: the early exits of section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, cast, overload
+
+import torch
+from torch import Tensor, nn
+
+from restorert import ops
+from restorert.errors import InputError
+from restorert.networks.rewrites import (
+    PRELU_TO_LEAKY_RELU,
+    mean_of_convolution,
+    product_of_1x1,
+    replace_modules,
+)
+from restorert.networks.spec import (
+    NetworkFamily,
+    NetworkSpec,
+    RestorationNetwork,
+    Rewrite,
+)
+
+PAPER = "MPRNet (Zamir et al., CVPR 2021)"
+
+STAGES = 3
+# A patch is half the picture, and the U-Nets halve it twice.
+SIZE_MULTIPLE = 8
+
+Features = tuple[Tensor, Tensor, Tensor]
+"""What a U-Net's encoder or decoder gives: levels of full, half and quarter resolution."""
+
+
+@dataclass(frozen=True)
+class MPRNetConfig:
+    """Sizes of an MPRNet.
+
+    Attributes:
+        in_channels: channels of the picture, in and out.
+        width: channels of the U-Nets' first level.
+        unet_growth: channels that each level of the U-Nets has more than the one above it.
+        orsnet_growth: channels that the original-resolution network has more than ``width``.
+        cabs: channel attention blocks in each of the three original-resolution blocks.
+        reduction: of the channels inside a channel attention.
+        stages: how many of the three there are; the last one's picture is the result. Without the
+            third, ``orsnet_growth`` and ``cabs`` have no meaning and are their defaults.
+    """
+
+    in_channels: int = 3
+    width: int = 96
+    unet_growth: int = 48
+    orsnet_growth: int = 32
+    cabs: int = 8
+    reduction: int = 4
+    stages: int = STAGES
+
+    def __post_init__(self) -> None:
+        sizes = (self.in_channels, self.width, self.unet_growth, self.orsnet_growth, self.cabs)
+        counts = (*sizes, self.reduction, self.stages)
+        if (
+            any(not isinstance(count, int) for count in counts)
+            or min(self.in_channels, self.cabs, self.reduction) < 1
+            or min(self.unet_growth, self.orsnet_growth) < 0
+            or self.width < self.reduction
+            or not 1 <= self.stages <= STAGES
+        ):
+            raise InputError(
+                f"{self._family} needs in_channels, cabs and reduction >= 1, growths >= 0, "
+                f"width >= reduction and 1 to {STAGES} stages, not in_channels={self.in_channels}, "
+                f"width={self.width}, unet_growth={self.unet_growth}, "
+                f"orsnet_growth={self.orsnet_growth}, cabs={self.cabs}, "
+                f"reduction={self.reduction}, stages={self.stages}"
+            )
+        if self.stages < STAGES:
+            for field in ("orsnet_growth", "cabs"):
+                object.__setattr__(self, field, getattr(type(self), field))
+
+    @property
+    def _family(self) -> str:
+        return type(self).__name__.removesuffix("Config")
+
+    @property
+    def out_channels(self) -> int:
+        """The residual is added to the picture."""
+        return self.in_channels
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width must be multiples of this."""
+        return SIZE_MULTIPLE
+
+
+def _conv(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+
+
+class ChannelAttention(nn.Module):
+    """Weights of the fused channel attention and residual sum."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        hidden = channels // reduction
+        # Index 1 is the authors' ReLU.
+        self.conv_du = nn.Sequential(
+            _conv(channels, hidden, 1), nn.Identity(), _conv(hidden, channels, 1)
+        )
+
+    def forward(self, r: Tensor, x: Tensor) -> Tensor:
+        down, _, up = cast("tuple[nn.Conv2d, nn.Module, nn.Conv2d]", tuple(self.conv_du))
+        return ops.channel_attention(r, x, down.weight.flatten(1), up.weight.flatten(1))
+
+
+class CAB(nn.Module):
+    """Channel attention block: two convolutions, channel attention, residual sum."""
+
+    def __init__(self, channels: int, reduction: int, act: nn.PReLU) -> None:
+        super().__init__()
+        self.CA = ChannelAttention(channels, reduction)
+        self.body = nn.Sequential(_conv(channels, channels), act, _conv(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        attended: Tensor = self.CA(self.body(x), x)
+        return attended
+
+
+class SqueezeFirstCAB(nn.Module):
+    """A `CAB` that knows its channels' scale before the second convolution runs.
+
+    The mean that the scale depends on follows from the convolution's input, so that the scale and
+    the residual sum become its epilogue: its result is not written, read for the mean, read again.
+    """
+
+    def __init__(self, block: CAB) -> None:
+        super().__init__()
+        first, self.act, second = block.body
+        down, _, up = block.CA.conv_du
+        self.first, self.second = cast(nn.Conv2d, first), cast(nn.Conv2d, second)
+        self.down, self.up = cast(nn.Conv2d, down), cast(nn.Conv2d, up)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.act(self.first(x))
+        mean = mean_of_convolution(hidden, self.second.weight)
+        squeezed = torch.relu(mean @ self.down.weight.flatten(1).to(mean.dtype).T)
+        scale = torch.sigmoid(squeezed @ self.up.weight.flatten(1).to(mean.dtype).T)
+        attended: Tensor = self.second(hidden) * scale[:, :, None, None].to(x.dtype) + x
+        return attended
+
+
+class DownSample(nn.Module):
+    """Half the resolution, ``growth`` channels more."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        # The authors' bilinear interpolation by 0.5 is, at even sizes, the mean of 2x2 pixels.
+        self.down = nn.Sequential(nn.AvgPool2d(2), _conv(channels, channels + growth, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        down: Tensor = self.down(x)
+        return down
+
+
+class UpSample(nn.Module):
+    """Twice the resolution, ``growth`` channels fewer."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        self.up = nn.Sequential(
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+            _conv(channels + growth, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        up: Tensor = self.up(x)
+        return up
+
+
+class Encoder(nn.Module):
+    """The U-Net's way down; with ``fusion``, what the stage before has is added at every level."""
+
+    def __init__(self, config: MPRNetConfig, act: nn.PReLU, *, fusion: bool) -> None:
+        super().__init__()
+        width, growth = config.width, config.unet_growth
+        widths = [width + level * growth for level in range(3)]
+        level1, level2, level3 = (
+            nn.Sequential(*(CAB(channels, config.reduction, act) for _ in range(2)))
+            for channels in widths
+        )
+        self.encoder_level1, self.encoder_level2, self.encoder_level3 = level1, level2, level3
+        self.down12 = DownSample(widths[0], growth)
+        self.down23 = DownSample(widths[1], growth)
+        self.fusion = fusion
+        if fusion:
+            self.csff_enc1, self.csff_enc2, self.csff_enc3 = (_conv(c, c, 1) for c in widths)
+            self.csff_dec1, self.csff_dec2, self.csff_dec3 = (_conv(c, c, 1) for c in widths)
+
+    def forward(
+        self, x: Tensor, encoded: Features | None = None, decoded: Features | None = None
+    ) -> Features:
+        """``encoded`` and ``decoded``: features of the stage before, where there is fusion."""
+        enc1: Tensor = self.encoder_level1(x)
+        if encoded is not None and decoded is not None:
+            enc1 = enc1 + self.csff_enc1(encoded[0]) + self.csff_dec1(decoded[0])
+        enc2: Tensor = self.encoder_level2(self.down12(enc1))
+        if encoded is not None and decoded is not None:
+            enc2 = enc2 + self.csff_enc2(encoded[1]) + self.csff_dec2(decoded[1])
+        enc3: Tensor = self.encoder_level3(self.down23(enc2))
+        if encoded is not None and decoded is not None:
+            enc3 = enc3 + self.csff_enc3(encoded[2]) + self.csff_dec3(decoded[2])
+        return enc1, enc2, enc3
+
+
+class Decoder(nn.Module):
+    """The U-Net's way up, with channel attention on the skip connections."""
+
+    def __init__(self, config: MPRNetConfig, act: nn.PReLU) -> None:
+        super().__init__()
+        width, growth, reduction = config.width, config.unet_growth, config.reduction
+        widths = [width + level * growth for level in range(3)]
+        level1, level2, level3 = (
+            nn.Sequential(*(CAB(channels, reduction, act) for _ in range(2))) for channels in widths
+        )
+        self.decoder_level1, self.decoder_level2, self.decoder_level3 = level1, level2, level3
+        self.skip_attn1 = CAB(widths[0], reduction, act)
+        self.skip_attn2 = CAB(widths[1], reduction, act)
+        self.up21 = UpSample(widths[0], growth)
+        self.up32 = UpSample(widths[1], growth)
+
+    def forward(self, encoded: Features) -> Features:
+        enc1, enc2, enc3 = encoded
+        dec3: Tensor = self.decoder_level3(enc3)
+        dec2: Tensor = self.decoder_level2(self.up32(dec3) + self.skip_attn2(enc2))
+        dec1: Tensor = self.decoder_level1(self.up21(dec2) + self.skip_attn1(enc1))
+        return dec1, dec2, dec3
+
+
+class ORB(nn.Module):
+    """Original-resolution block: channel attention blocks, a convolution, the residual sum."""
+
+    def __init__(self, channels: int, config: MPRNetConfig, act: nn.PReLU) -> None:
+        super().__init__()
+        cabs = (CAB(channels, config.reduction, act) for _ in range(config.cabs))
+        self.body = nn.Sequential(*cabs, _conv(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        restored: Tensor = self.body(x) + x
+        return restored
+
+
+class ORSNet(nn.Module):
+    """The third stage: three ORBs, to each of which a level of stage two is added, scaled up."""
+
+    def __init__(self, config: MPRNetConfig, act: nn.PReLU) -> None:
+        super().__init__()
+        width, growth = config.width, config.unet_growth
+        channels = width + config.orsnet_growth
+
+        def from_third_level() -> nn.Sequential:
+            return nn.Sequential(UpSample(width + growth, growth), UpSample(width, growth))
+
+        self.orb1, self.orb2, self.orb3 = (ORB(channels, config, act) for _ in range(3))
+        self.up_enc1, self.up_dec1 = UpSample(width, growth), UpSample(width, growth)
+        self.up_enc2, self.up_dec2 = from_third_level(), from_third_level()
+        self.conv_enc1, self.conv_enc2, self.conv_enc3 = (
+            _conv(width, channels, 1) for _ in range(3)
+        )
+        self.conv_dec1, self.conv_dec2, self.conv_dec3 = (
+            _conv(width, channels, 1) for _ in range(3)
+        )
+
+    def forward(self, x: Tensor, encoded: Features, decoded: Features) -> Tensor:
+        x = self.orb1(x)
+        x = x + self.conv_enc1(encoded[0]) + self.conv_dec1(decoded[0])
+        x = self.orb2(x)
+        x = x + self.conv_enc2(self.up_enc1(encoded[1])) + self.conv_dec2(self.up_dec1(decoded[1]))
+        x = self.orb3(x)
+        return (
+            x + self.conv_enc3(self.up_enc2(encoded[2])) + self.conv_dec3(self.up_dec2(decoded[2]))
+        )
+
+
+class SupervisedAttention(nn.Module):
+    """SAM: makes a stage's picture, which gates the features handed to the next stage.
+
+    Without ``hands_on`` it only makes the picture: of the last stage of a shortened network.
+    """
+
+    def __init__(self, channels: int, picture_channels: int, *, hands_on: bool) -> None:
+        super().__init__()
+        self.conv2 = _conv(channels, picture_channels, 1)
+        if hands_on:
+            self.conv1 = _conv(channels, channels, 1)
+            self.conv3 = _conv(picture_channels, channels, 1)
+
+    def restore(self, x: Tensor, picture: Tensor) -> Tensor:
+        """The stage's picture, in the dtype of ``picture``."""
+        residual: Tensor = self.conv2(x)
+        return residual.to(picture.dtype) + picture
+
+    def forward(self, x: Tensor, restored: Tensor) -> Tensor:
+        """Features for the next stage, gated by the stage's picture."""
+        gate = torch.sigmoid(self.conv3(restored.to(x.dtype)))
+        attended: Tensor = self.conv1(x) * gate + x
+        return attended
+
+
+def _split_rows(x: Tensor) -> Tensor:
+    """[N, C, 2h, W] to [2N, C, h, W]: each picture's upper half, then its lower one."""
+    images, channels, height, width = x.shape
+    halves = x.reshape(images, channels, 2, height // 2, width).transpose(1, 2)
+    return halves.reshape(images * 2, channels, height // 2, width)
+
+
+def _split_columns(x: Tensor) -> Tensor:
+    """[N, C, H, 2w] to [2N, C, H, w]: each picture's left half, then its right one."""
+    images, channels, height, width = x.shape
+    halves = x.reshape(images, channels, height, 2, width // 2).permute(0, 3, 1, 2, 4)
+    return halves.reshape(images * 2, channels, height, width // 2)
+
+
+def _join_rows(x: Tensor) -> Tensor:
+    """The reverse of `_split_rows`; it moves nothing in channels_last."""
+    halves, channels, height, width = x.shape
+    images = halves // 2
+    joined = x.reshape(images, 2, channels, height, width).transpose(1, 2)
+    return joined.reshape(images, channels, height * 2, width)
+
+
+def _join_columns(x: Tensor) -> Tensor:
+    """The reverse of `_split_columns`."""
+    halves, channels, height, width = x.shape
+    images = halves // 2
+    joined = x.reshape(images, 2, channels, height, width).permute(0, 2, 3, 1, 4)
+    return joined.reshape(images, channels, height, width * 2)
+
+
+class UpSampleLast(nn.Module):
+    """1x1 convolutions of what are levels of one resolution, summed, then scaled up ``times``."""
+
+    def __init__(self, weights: list[Tensor], times: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList()
+        for weight in weights:
+            conv = _conv(weight.shape[1], weight.shape[0], 1).to(weight.dtype)
+            conv.weight = nn.Parameter(weight)
+            self.convs.append(conv)
+        self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.times = times
+
+    def forward(self, *levels: Tensor) -> Tensor:
+        convolved = [conv(level) for conv, level in zip(self.convs, levels, strict=True)]
+        x: Tensor = sum(convolved[1:], convolved[0])
+        for _ in range(self.times):
+            x = self.up(x)
+        return x
+
+
+class DeployedORSNet(nn.Module):
+    """An `ORSNet` that adds up stage two's levels where they are small, and scales up the sum."""
+
+    def __init__(self, network: ORSNet) -> None:
+        super().__init__()
+        self.orb1, self.orb2, self.orb3 = network.orb1, network.orb2, network.orb3
+        self.conv_enc1, self.conv_dec1 = network.conv_enc1, network.conv_dec1
+
+        def convs(up: nn.Module) -> list[nn.Conv2d]:
+            return [conv for conv in up.modules() if isinstance(conv, nn.Conv2d)]
+
+        self.from_second = UpSampleLast(
+            [
+                product_of_1x1(*convs(network.up_enc1), network.conv_enc2),
+                product_of_1x1(*convs(network.up_dec1), network.conv_dec2),
+            ],
+            times=1,
+        )
+        self.from_third = UpSampleLast(
+            [
+                product_of_1x1(*convs(network.up_enc2), network.conv_enc3),
+                product_of_1x1(*convs(network.up_dec2), network.conv_dec3),
+            ],
+            times=2,
+        )
+
+    def forward(self, x: Tensor, encoded: Features, decoded: Features) -> Tensor:
+        x = self.orb1(x) + self.conv_enc1(encoded[0]) + self.conv_dec1(decoded[0])
+        x = self.orb2(x) + self.from_second(encoded[1], decoded[1])
+        restored: Tensor = self.orb3(x) + self.from_third(encoded[2], decoded[2])
+        return restored
+
+
+def _upsample_last(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, ORSNet):
+        return DeployedORSNet(module)
+    if isinstance(module, UpSample):
+        return UpSampleLast([product_of_1x1(module.up[1])], times=1)
+    return None
+
+
+def _squeeze_first(module: nn.Module) -> nn.Module | None:
+    return SqueezeFirstCAB(module) if isinstance(module, CAB) else None
+
+
+class MPRNet(RestorationNetwork):
+    """MPRNet of any published size and number of stages. See `MPRNetConfig`.
+
+    The authors run quarters and halves of the picture one by one; here they are one batch. A
+    channel attention pools over its own patch in both.
+    """
+
+    rewrites = (
+        PRELU_TO_LEAKY_RELU,
+        Rewrite(
+            "upsample-last",
+            "V(up(W x)) = up(V W x), V up(x) + W up(y) = up(V x + W y): 1x1 convolutions and sums "
+            "commute with bilinear resampling; chains of 1x1 convolutions are one",
+            lambda network: replace_modules(network, _upsample_last),
+        ),
+        Rewrite(
+            "squeeze-first",
+            "mean(W * h) = sum over taps of W times the mean of what the tap sees of h: the "
+            "channels' scale is known before the convolution, and becomes its epilogue",
+            lambda network: replace_modules(network, _squeeze_first),
+            instead_of="channel_attention",
+        ),
+    )
+
+    def __init__(self, config: MPRNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or MPRNetConfig()
+        width, pictures, stages = config.width, config.in_channels, config.stages
+        act = nn.PReLU()
+
+        def shallow_features() -> nn.Sequential:
+            return nn.Sequential(_conv(pictures, width), CAB(width, config.reduction, act))
+
+        self.shallow_feat1 = shallow_features()
+        self.stage1_encoder = Encoder(config, act, fusion=False)
+        self.stage1_decoder = Decoder(config, act)
+        self.sam12 = SupervisedAttention(width, pictures, hands_on=stages > 1)
+        if stages > 1:
+            self.shallow_feat2 = shallow_features()
+            self.concat12 = _conv(width * 2, width)
+            self.stage2_encoder = Encoder(config, act, fusion=True)
+            self.stage2_decoder = Decoder(config, act)
+            self.sam23 = SupervisedAttention(width, pictures, hands_on=stages > 2)
+        if stages > 2:
+            channels = width + config.orsnet_growth
+            self.shallow_feat3 = shallow_features()
+            self.concat23 = _conv(width * 2, channels)
+            self.stage3_orsnet = ORSNet(config, act)
+            self.tail = _conv(channels, pictures)
+
+    @overload
+    def forward(self, image: Tensor, all_stages: Literal[False] = False) -> Tensor: ...
+    @overload
+    def forward(self, image: Tensor, all_stages: Literal[True]) -> list[Tensor]: ...
+    def forward(self, image: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
+        """Restore a batch.
+
+        Args:
+            image: [N, C, H, W] floats in [0, 1]; H and W multiples of 8. Any float dtype: features
+                take the weights' dtype, the picture keeps its own, so that the residual is added
+                at the input's precision.
+            all_stages: also return the earlier stages' pictures.
+
+        Returns:
+            The restored picture, like ``image`` and not clamped, or those of all stages, the last
+            stage's last (the authors' code returns it first).
+        """
+        pictures = self._restore((image, image, image))
+        return pictures if all_stages else pictures[-1]
+
+    def _restore(self, images: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
+        """The stages' pictures, each stage seeing its own of ``images``.
+
+        A stage's residual is added to what the next stage sees.
+        """
+        stages = self.config.stages
+        dtype = self.sam12.conv2.weight.dtype
+        first, second, third = images
+        halves = _split_rows(second)
+
+        quarters = _split_columns(_split_rows(first)).to(dtype)
+        enc1, enc2, enc3 = self.stage1_encoder(self.shallow_feat1(quarters))
+        encoded = (_join_columns(enc1), _join_columns(enc2), _join_columns(enc3))
+        decoded = self.stage1_decoder(encoded)
+        restored = self.sam12.restore(decoded[0], halves)
+        pictures = [_join_rows(restored)]
+        if stages == 1:
+            return pictures
+
+        attended = self.sam12(decoded[0], restored)
+        shallow = self.shallow_feat2(halves.to(dtype))
+        x = self.concat12(torch.cat([shallow, attended], dim=1))
+        enc1, enc2, enc3 = self.stage2_encoder(x, encoded, decoded)
+        encoded = (_join_rows(enc1), _join_rows(enc2), _join_rows(enc3))
+        decoded = self.stage2_decoder(encoded)
+        restored = self.sam23.restore(decoded[0], third)
+        pictures.append(restored)
+        if stages == 2:
+            return pictures
+
+        attended = self.sam23(decoded[0], restored)
+        shallow = self.shallow_feat3(third.to(dtype))
+        x = self.concat23(torch.cat([shallow, attended], dim=1))
+        residual: Tensor = self.tail(self.stage3_orsnet(x, encoded, decoded))
+        pictures.append(residual.to(third.dtype) + third)
+        return pictures
+
+
+# What each stage adds to a state dict; the supervised attention's gate belongs to the stage it
+# feeds.
+_OF_STAGE = (
+    ("shallow_feat1.", "stage1_encoder.", "stage1_decoder.", "sam12.conv2."),
+    (
+        *("sam12.conv1.", "sam12.conv3.", "shallow_feat2.", "concat12."),
+        *("stage2_encoder.", "stage2_decoder.", "sam23.conv2."),
+    ),
+    ("sam23.conv1.", "sam23.conv3.", "shallow_feat3.", "concat23.", "stage3_orsnet.", "tail."),
+)
+
+
+def sizes_from_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, int] | None:
+    """Fields of `MPRNetConfig`, read off the tensors; None where they are not there."""
+
+    def shape(name: str) -> tuple[int, ...]:
+        tensor = state_dict.get(name)
+        return tuple(tensor.shape) if tensor is not None and tensor.ndim == 4 else (0, 0, 0, 0)
+
+    width, in_channels = shape("shallow_feat1.0.weight")[:2]
+    hidden = shape("shallow_feat1.1.CA.conv_du.0.weight")[0]
+    second = shape("stage1_encoder.down12.down.1.weight")[0]
+    if min(width, hidden, second) < 1:
+        return None
+    stages = 1 + sum(
+        any(name.startswith(prefixes) for name in state_dict) for prefixes in _OF_STAGE[1:]
+    )
+    sizes = {
+        "in_channels": in_channels,
+        "width": width,
+        "unet_growth": second - width,
+        "reduction": width // hidden,
+        "stages": stages,
+    }
+    if stages == STAGES:
+        body = {
+            name.split(".")[3]
+            for name in state_dict
+            if name.startswith("stage3_orsnet.orb1.body.") and name.endswith(".CA.conv_du.0.weight")
+        }
+        sizes["cabs"] = len(body)
+        sizes["orsnet_growth"] = shape("tail.weight")[1] - width
+    return sizes
+
+
+def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> MPRNetConfig | None:
+    """Widths and stages, read off the tensors; None where it is no MPRNet."""
+    sizes = sizes_from_state_dict(state_dict)
+    if sizes is None or any(name.startswith("memory.") for name in state_dict):
+        return None
+    try:
+        return MPRNetConfig(**sizes)
+    except InputError:
+        return None
+
+
+def tensors_for(state_dict: Mapping[str, Tensor], config: MPRNetConfig) -> Mapping[str, Tensor]:
+    """The tensors but those of stages that ``config`` does not have."""
+    later = tuple(prefix for prefixes in _OF_STAGE[config.stages :] for prefix in prefixes)
+    return {name: tensor for name, tensor in state_dict.items() if not name.startswith(later)}
+
+
+_DEBLUR = MPRNetConfig()
+_DENOISE = MPRNetConfig(width=80)
+_DERAIN = MPRNetConfig(width=40, unet_growth=20, orsnet_growth=16)
+_FP32 = ("the picture and the residual's addition", "means and gates of channel_attention")
+# swz30/MPRNet's LICENSE.md covers the released weights too.
+_LICENSE = "Academic Public License: non-commercial use"
+
+
+# Dataset and PSNR in dB, of the papers and, where they are newer, the authors' repositories.
+_PAPER_PSNR = {
+    "mprnet-deblur": ("GoPro", 32.66),
+    "mprnet-deblur-1stage": ("GoPro", 30.43),
+    "mprnet-deblur-2stage": ("GoPro", 31.81),
+    "mprnet-denoise": ("SIDD", 39.71),
+    "mprnet-derain": ("Rain100L", 36.40),
+}
+
+
+def _variant(name: str, task: str, config: MPRNetConfig, *, patch: int = 256) -> NetworkSpec:
+    return NetworkSpec(
+        name=name,
+        family="mprnet",
+        task=task,
+        paper=PAPER,
+        weights_license=_LICENSE,
+        config=config,
+        size_multiple=config.size_multiple,
+        padding_mode="reflect",
+        training_patch=patch,
+        paper_psnr=_PAPER_PSNR.get(name),
+        fp32_parts=_FP32,
+    )
+
+
+# Patches: TRAIN_PS of the authors' training.yml (the paper says 256 for all tasks).
+FAMILY = NetworkFamily(
+    name="mprnet",
+    variants={
+        spec.name: spec
+        for spec in (
+            _variant("mprnet-deblur", "motion deblurring", _DEBLUR),
+            _variant("mprnet-deblur-1stage", "motion deblurring", replace(_DEBLUR, stages=1)),
+            _variant("mprnet-deblur-2stage", "motion deblurring", replace(_DEBLUR, stages=2)),
+            _variant("mprnet-denoise", "real-photo denoising", _DENOISE, patch=128),
+            _variant("mprnet-derain", "deraining", _DERAIN),
+        )
+    },
+    build=MPRNet,
+    config_from_state_dict=config_from_state_dict,
+    small={"width": 8, "unet_growth": 4, "orsnet_growth": 4, "cabs": 1},
+    tensors_for=tensors_for,
+)

@@ -1,0 +1,403 @@
+"""NAFNet: a nonlinear activation free network for image restoration.
+
+Chen, Chu, Zhang, Sun. "Simple Baselines for Image Restoration", ECCV 2022. One U-Net whose blocks
+know neither ReLU nor softmax: layer norm over channels (section 3.2), the simple gate (3.4) and the
+simplified channel attention (3.3). DCPT (Hu et al., ICLR 2025) trains the same network for five
+degradations at once. Tested with the test-time local converter (TLC; Chu et al., "Improving Image
+Restoration by Revisiting Global Information Aggregation", ECCV 2022), the attention pools over a
+window instead of the picture. Parameter names are the authors' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restorert import ops
+from restorert.errors import InputError
+from restorert.networks.spec import NetworkFamily, NetworkSpec, RestorationNetwork
+
+PAPER = "NAFNet (Chen et al., ECCV 2022)"
+PAPER_DCPT = "DCPT (Hu et al., ICLR 2025)"
+MAX_LEVELS = 8
+
+
+@dataclass(frozen=True)
+class NAFNetConfig:
+    """Sizes of a NAFNet.
+
+    Attributes:
+        in_channels: channels of the picture, in and out.
+        width: channels at full size; each of the levels below has twice those of the one above.
+        encoder_blocks: blocks of each encoder level, from full size down; one halving a level.
+        middle_blocks: blocks between encoder and decoder, at the smallest size.
+        decoder_blocks: blocks of each decoder level, up to full size; as many levels.
+        numbered_decoders: what decoders are called in checkpoints: ``decoder0.`` (DCPT) or
+            ``decoders.0.`` (the original).
+        local_window: TLC: side in pixels, at full size, of the window that channel attention pools
+            over; None pools over the picture, as in training. Weights are the same for both.
+    """
+
+    in_channels: int = 3
+    width: int = 64
+    encoder_blocks: tuple[int, ...] = (1, 1, 1, 28)
+    middle_blocks: int = 1
+    decoder_blocks: tuple[int, ...] = (1, 1, 1, 1)
+    numbered_decoders: bool = False
+    local_window: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("encoder_blocks", "decoder_blocks"):
+            try:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+            except TypeError:
+                raise InputError(f"NAFNet's {name} is a number of blocks for each level") from None
+        blocks = (*self.encoder_blocks, self.middle_blocks, *self.decoder_blocks)
+        levels = len(self.encoder_blocks)
+        if (
+            not 1 <= levels == len(self.decoder_blocks) <= MAX_LEVELS
+            or not all(isinstance(n, int) and n >= 1 for n in blocks)
+            or self.width < 1
+            or self.in_channels < 1
+        ):
+            raise InputError(
+                f"NAFNet needs 1 to {MAX_LEVELS} levels, as many in the decoder as in the encoder, "
+                "of at least one block each, width >= 1 and in_channels >= 1, not "
+                f"encoder_blocks={self.encoder_blocks}, middle_blocks={self.middle_blocks}, "
+                f"decoder_blocks={self.decoder_blocks}, width={self.width}, "
+                f"in_channels={self.in_channels}"
+            )
+        if self.local_window is not None and self.local_window < self.size_multiple:
+            raise InputError(
+                f"NAFNet's local_window is None or at least {self.size_multiple} pixels, one at "
+                f"the smallest level, not {self.local_window}"
+            )
+
+    @property
+    def out_channels(self) -> int:
+        """The residual is added to the picture."""
+        return self.in_channels
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width must be multiples of this: one halving a level."""
+        return int(2 ** len(self.encoder_blocks))
+
+
+class LayerNorm2d(nn.Module):
+    """Layer norm over the channels of each pixel, fused; statistics in float32."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.layer_norm_2d(x, self.weight, self.bias, eps=1e-6)
+
+
+Bounds = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Where the window around each row, and around each column, starts and ends: [H] and [W]."""
+
+
+def window_bounds(x: Tensor, window: int) -> Bounds:
+    """The window of TLC around each pixel of ``x`` [N, C, H, W].
+
+    It has min(window, size) pixels a side and is moved inwards where it would leave the picture,
+    which is what pooling without padding and then replicating the border gives. All as tensors, no
+    branch: one exported graph serves sizes below and above the window.
+    """
+
+    def axis_bounds(axis: int) -> tuple[Tensor, Tensor]:
+        size = torch.scalar_tensor(x.shape[axis], dtype=torch.int64, device=x.device)
+        last = torch.clamp(size - window, min=0)
+        position = torch.arange(x.shape[axis], device=x.device)
+        start = torch.minimum(torch.clamp(position - (window - 1) // 2, min=0), last)
+        return start, torch.minimum(start + window, size)
+
+    return axis_bounds(-2), axis_bounds(-1)
+
+
+def local_mean(x: Tensor, bounds: Bounds) -> Tensor:
+    """Mean over the window around each pixel, as TLC pools.
+
+    Args:
+        x: [N, C, H, W].
+        bounds: the windows, as `window_bounds` gives them.
+
+    Returns:
+        Like ``x``, in float32 (float64 for float64): float16 cannot hold the sums.
+    """
+    mean = x.to(torch.promote_types(x.dtype, torch.float32))
+    # One axis at a time, for sums of a row's length and not of a picture's.
+    for axis, pad in ((-1, (1, 0)), (-2, (0, 0, 1, 0))):
+        start, end = bounds[axis]
+        sums = F.pad(mean.cumsum(axis), pad)
+        difference = sums.index_select(axis, end) - sums.index_select(axis, start)
+        count = (end - start).to(mean.dtype)
+        mean = difference / (count if axis == -1 else count[:, None])
+    return mean
+
+
+class ChannelAttention(nn.ModuleList):
+    """Simplified channel attention: the scale of each channel, from the pooled gate."""
+
+    def __init__(self, channels: int) -> None:
+        # The pooling belongs to the gate's op; it stands here for the number in the weights' names.
+        super().__init__([nn.Identity(), nn.Conv2d(channels, channels, 1)])
+
+    def forward(self, gates: Tensor, bounds: Bounds | None) -> Tensor:
+        """[N, 2C, H, W] -> the gated tensor [N, C, H, W] times its scale."""
+        if bounds is None:
+            gated, mean = ops.simple_gate_mean(gates)
+            mean = mean[:, :, None, None]
+        else:
+            gated = ops.simple_gate(gates)
+            mean = local_mean(gated, bounds)
+        scale: Tensor = self[1](mean.to(gates.dtype))
+        return gated * scale
+
+
+class NAFBlock(nn.Module):
+    """Two residual halves: a gated depthwise convolution with attention, a gated 1x1 pair."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, channels * 2, 1)
+        self.conv2 = nn.Conv2d(channels * 2, channels * 2, 3, padding=1, groups=channels * 2)
+        self.sca = ChannelAttention(channels)
+        self.conv3 = nn.Conv2d(channels, channels, 1)
+        self.norm2 = LayerNorm2d(channels)
+        self.conv4 = nn.Conv2d(channels, channels * 2, 1)
+        self.conv5 = nn.Conv2d(channels, channels, 1)
+        # The authors train from zeros, which make every block the identity: an engine of random
+        # weights would then compute nothing that could be checked. Training sets them to zero.
+        self.beta = nn.Parameter(torch.ones(1, channels, 1, 1))
+        self.gamma = nn.Parameter(torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: Tensor, bounds: Bounds | None) -> Tensor:
+        attended = self.sca(self.conv2(self.conv1(self.norm1(x))), bounds)
+        x = x + self.conv3(attended) * self.beta
+        gated = ops.simple_gate(self.conv4(self.norm2(x)))
+        return cast(Tensor, x + self.conv5(gated) * self.gamma)
+
+
+class Level(nn.Sequential):
+    """The blocks of one size, whose attention pools over the picture or over a window."""
+
+    def __init__(self, channels: int, blocks: int, window: int | None) -> None:
+        super().__init__(*(NAFBlock(channels) for _ in range(blocks)))
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        # While a dynamic export traces, sizes are symbols, and the graph must serve them all.
+        known = isinstance(height, int) and isinstance(width, int)
+        bounds = None
+        if self.window is not None and not (known and max(height, width) <= self.window):
+            bounds = window_bounds(x, self.window)
+        for block in self:
+            x = block(x, bounds)
+        return x
+
+
+class NAFNet(RestorationNetwork):
+    """NAFNet of any published size. See `NAFNetConfig`."""
+
+    def __init__(self, config: NAFNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or NAFNetConfig()
+        levels = len(config.encoder_blocks)
+        channels = [config.width * 2**level for level in range(levels + 1)]
+
+        def blocks(level: int, count: int) -> Level:
+            # The authors measure the window on the features of a training picture, 1.5 times as
+            # large: powers of two, so that this is the same.
+            window = None if config.local_window is None else config.local_window >> level
+            return Level(channels[level], count, window)
+
+        self.intro = nn.Conv2d(config.in_channels, config.width, 3, padding=1)
+        self.ending = nn.Conv2d(config.width, config.in_channels, 3, padding=1)
+        self.encoders = nn.ModuleList(
+            blocks(level, count) for level, count in enumerate(config.encoder_blocks)
+        )
+        self.downs = nn.ModuleList(
+            nn.Conv2d(channels[level], channels[level + 1], 2, stride=2) for level in range(levels)
+        )
+        self.middle_blks = blocks(levels, config.middle_blocks)
+        self.ups = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(channels[level + 1], channels[level] * 4, 1, bias=False),
+                nn.PixelShuffle(2),
+            )
+            for level in reversed(range(levels))
+        )
+        decoders = [
+            blocks(level, count)
+            for level, count in zip(reversed(range(levels)), config.decoder_blocks, strict=True)
+        ]
+        if config.numbered_decoders:
+            for number, decoder in enumerate(decoders):
+                self.add_module(f"decoder{number}", decoder)
+        else:
+            self.decoders = nn.ModuleList(decoders)
+
+    def feature_modules(self) -> list[str]:
+        """The decoders, from the smallest size to the full one."""
+        name = "decoder{}" if self.config.numbered_decoders else "decoders.{}"
+        return [name.format(number) for number in range(len(self.config.decoder_blocks))]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Restore a batch.
+
+        Args:
+            image: [N, C, H, W] floats in [0, 1]; H and W multiples of ``spec.size_multiple`` (the
+                authors' code pads others with zeros below and to the right; the runners reflect).
+                Any float dtype: features take the weights' dtype, the picture keeps its own, so
+                that the residual is added at the input's precision.
+
+        Returns:
+            The restored picture, like ``image`` and not clamped.
+        """
+        x = self.intro(image.to(self.intro.weight.dtype))
+        skips: list[Tensor] = []
+        for encoder, down in zip(self.encoders, self.downs, strict=True):
+            x = encoder(x)
+            skips.append(x)
+            x = down(x)
+        x = self.middle_blks(x)
+        decoders = (self.get_submodule(name) for name in self.feature_modules())
+        for decoder, up, skip in zip(decoders, self.ups, reversed(skips), strict=True):
+            x = decoder(up(x) + skip)
+        return cast(Tensor, self.ending(x).to(image.dtype) + image)
+
+
+def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> NAFNetConfig | None:
+    """Width and blocks of each level, read off the tensors; None where it is no NAFNet.
+
+    No tensor shows ``local_window``: it is None in the result.
+    """
+    if not {"intro.weight", "ending.weight", "downs.0.weight", "ups.0.0.weight"} <= set(state_dict):
+        return None
+    if state_dict["intro.weight"].ndim != 4:
+        return None
+
+    def blocks(prefix: str) -> int:
+        """Blocks under ``prefix``: the numbers that follow it."""
+        return len(
+            {
+                key[len(prefix) :].split(".", 1)[0]
+                for key in state_dict
+                if key.startswith(prefix) and key.endswith(".norm1.weight")
+            }
+        )
+
+    numbered = "decoder0.0.norm1.weight" in state_dict
+    levels = sum(f"downs.{level}.weight" in state_dict for level in range(MAX_LEVELS + 1))
+    decoder = "decoder{}." if numbered else "decoders.{}."
+    width, in_channels = state_dict["intro.weight"].shape[:2]
+    try:
+        return NAFNetConfig(
+            in_channels=in_channels,
+            width=width,
+            encoder_blocks=tuple(blocks(f"encoders.{level}.") for level in range(levels)),
+            middle_blocks=blocks("middle_blks."),
+            decoder_blocks=tuple(blocks(decoder.format(level)) for level in range(levels)),
+            numbered_decoders=numbered,
+        )
+    except InputError:
+        return None
+
+
+_DEEP_LEVEL = NAFNetConfig()
+_MANY_BLOCKS = NAFNetConfig(
+    encoder_blocks=(2, 2, 4, 8), middle_blocks=12, decoder_blocks=(2, 2, 2, 2)
+)
+_LOCAL = replace(_DEEP_LEVEL, local_window=384)
+_FP32 = (
+    "the picture and the residual's addition",
+    "statistics of layer_norm_2d",
+    "means that channel attention pools",
+)
+# Of the repositories that released the weights: megvii-research/NAFNet, MILab-PKU/dcpt.
+_LICENSE, _LICENSE_DCPT = "MIT", "none stated"
+
+
+# Dataset and PSNR in dB, of the papers and, where they are newer, the authors' repositories.
+_PAPER_PSNR = {
+    "nafnet-dcpt": ("five tasks, mean", 29.84),
+    "nafnet-gopro": ("GoPro", 33.71),
+    "nafnet-gopro-width32": ("GoPro", 32.87),
+    "nafnet-reds": ("REDS val-300", 29.09),
+    "nafnet-sidd": ("SIDD", 40.30),
+    "nafnet-sidd-width32": ("SIDD", 39.97),
+}
+
+
+def _variant(
+    name: str,
+    task: str,
+    config: NAFNetConfig,
+    *,
+    paper: str = PAPER,
+    weights_license: str = _LICENSE,
+    patch: int = 256,
+) -> NetworkSpec:
+    return NetworkSpec(
+        name=name,
+        family="nafnet",
+        task=task,
+        paper=paper,
+        weights_license=weights_license,
+        config=config,
+        size_multiple=config.size_multiple,
+        padding_mode="reflect",
+        training_patch=patch,
+        paper_psnr=_PAPER_PSNR.get(name),
+        fp32_parts=_FP32,
+    )
+
+
+# The authors' option files test GoPro and REDS on whole pictures with TLC (class NAFNetLocal, its
+# exact and not its fast pooling) of a window 1.5 times the training patch of 256, SIDD on its
+# 256x256 blocks, and DCPT on whole pictures without TLC (NAFNetBaseline), reflected to multiples
+# of 16.
+FAMILY = NetworkFamily(
+    name="nafnet",
+    variants={
+        spec.name: spec
+        for spec in (
+            _variant(
+                "nafnet-dcpt",
+                "five degradations at once",
+                replace(_DEEP_LEVEL, numbered_decoders=True),
+                paper=PAPER_DCPT,
+                weights_license=_LICENSE_DCPT,
+                patch=128,
+            ),
+            _variant("nafnet-gopro", "motion deblurring", _LOCAL),
+            _variant("nafnet-gopro-width32", "motion deblurring", replace(_LOCAL, width=32)),
+            _variant("nafnet-gopro-global", "motion deblurring, without TLC", _DEEP_LEVEL),
+            _variant("nafnet-reds", "deblurring and JPEG artefacts", _LOCAL),
+            _variant("nafnet-sidd", "real-photo denoising", _MANY_BLOCKS),
+            _variant(
+                "nafnet-sidd-width32", "real-photo denoising", replace(_MANY_BLOCKS, width=32)
+            ),
+        )
+    },
+    build=NAFNet,
+    config_from_state_dict=config_from_state_dict,
+    small={
+        "width": 8,
+        "encoder_blocks": (1, 2),
+        "middle_blocks": 1,
+        "decoder_blocks": (1, 1),
+    },
+    unseen=("local_window",),
+)

@@ -1,0 +1,315 @@
+"""PromptIR: Prompting for All-in-One Blind Image Restoration.
+
+Potlapalli, Zamir, Khan, Khan. NeurIPS 2023. A Restormer whose decoder levels are joined by prompts:
+learned pictures of features, mixed by what the level has found and laid over it (section 3.2). DCPT
+(Hu et al., ICLR 2025) trains the same network. Parameter names are the authors' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restorert.errors import InputError
+from restorert.networks.restormer import (
+    FP32_PARTS,
+    NON_COMMERCIAL,
+    PAPER_DCPT,
+    UNLICENSED,
+    BlockForm,
+    Norm,
+    TransformerBlock,
+    check_levels,
+    downsampling,
+    patch_embedding,
+    read_levels,
+    transformer_blocks,
+    upsampling,
+)
+from restorert.networks.spec import NetworkFamily, NetworkSpec, RestorationNetwork
+
+PAPER = "PromptIR (Potlapalli et al., NeurIPS 2023)"
+
+
+@dataclass(frozen=True)
+class PromptIRConfig:
+    """Sizes of a PromptIR.
+
+    Attributes:
+        in_channels: channels of the picture, in and out.
+        width: channels of the first level, even; level i has ``width * 2**i``.
+        blocks: transformer blocks of the four levels, each >= 1.
+        refinement_blocks: of full resolution behind the decoder, >= 1.
+        heads: of the attention at the four levels; blocks behind a prompt have those of the third.
+        expansion: hidden channels of the feed-forward part, as a multiple of the block's.
+        norm: of the blocks; see `restorert.networks.restormer.BlockForm`.
+        prompts: number of prompts that each level mixes.
+        prompt_channels: of the prompts of levels one, two and three.
+        prompt_sizes: their height and width in pixels.
+        unused_tensors: the file holds the projections that the authors' module has and never
+            calls (PromptIR's own checkpoint does, DCPT's does not).
+    """
+
+    in_channels: int = 3
+    width: int = 48
+    blocks: tuple[int, int, int, int] = (4, 6, 6, 8)
+    refinement_blocks: int = 4
+    heads: tuple[int, int, int, int] = (1, 2, 4, 8)
+    expansion: float = 2.66
+    norm: Norm = "with_bias"
+    prompts: int = 5
+    prompt_channels: tuple[int, int, int] = (64, 128, 320)
+    prompt_sizes: tuple[int, int, int] = (64, 32, 16)
+    unused_tensors: bool = False
+
+    def __post_init__(self) -> None:
+        check_levels(
+            "PromptIR",
+            width=self.width,
+            blocks=(*self.blocks, self.refinement_blocks),
+            heads=self.heads,
+            expansion=self.expansion,
+            norm=self.norm,
+        )
+        if self.in_channels < 1:
+            raise InputError(f"PromptIR needs in_channels >= 1, not {self.in_channels}")
+        sizes = (*self.prompt_channels, *self.prompt_sizes, self.prompts)
+        if len(self.prompt_channels) != 3 or len(sizes) != 7 or min(sizes) < 1:
+            raise InputError(
+                "PromptIR needs prompts >= 1 and positive prompt_channels and prompt_sizes of three"
+                f" levels, not {self.prompts}, {self.prompt_channels} and {self.prompt_sizes}"
+            )
+        if any(channels % self.heads[2] for channels in self.prompted_channels):
+            raise InputError(
+                f"PromptIR's heads of the third level must divide the channels with prompts "
+                f"{list(self.prompted_channels)}, not {self.heads[2]}"
+            )
+
+    @property
+    def out_channels(self) -> int:
+        """The residual is added to the picture."""
+        return self.in_channels
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width must be multiples of this: three halvings."""
+        return 8
+
+    @property
+    def form(self) -> BlockForm:
+        """Of every block."""
+        return BlockForm(self.expansion, self.norm, norm_eps=1e-5, attention="softmax")
+
+    @property
+    def prompted_channels(self) -> tuple[int, int, int]:
+        """Of the features with the prompts of levels one, two and three beside them."""
+        one, two, three = self.prompt_channels
+        return self.width * 2 + one, self.width * 4 + two, self.width * 8 + three
+
+
+class PromptBlock(nn.Module):
+    """Prompts mixed by the features' mean, brought to the features' size."""
+
+    def __init__(self, prompts: int, channels: int, size: int, features: int) -> None:
+        super().__init__()
+        self.prompt_param = nn.Parameter(torch.rand(1, prompts, channels, size, size))
+        self.linear_layer = nn.Linear(features, prompts)
+        self.conv3x3 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # In float32: a sum over all pixels overflows float16.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        mean = x.to(wide).mean(dim=(2, 3))
+        linear = self.linear_layer
+        weights = F.linear(mean, linear.weight.to(wide), linear.bias.to(wide)).softmax(dim=1)
+        mixed = (weights.to(x.dtype) @ self.prompt_param[0].flatten(1)).unflatten(
+            1, tuple(self.prompt_param.shape[2:])
+        )
+        resized = F.interpolate(mixed, size=x.shape[2:], mode="bilinear", align_corners=False)
+        out: Tensor = self.conv3x3(resized)
+        return out
+
+
+class PromptIR(RestorationNetwork):
+    """PromptIR of any published size. See `PromptIRConfig`."""
+
+    def __init__(self, config: PromptIRConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or PromptIRConfig()
+        width, form, heads = config.width, config.form, config.heads
+        prompted = config.prompted_channels
+
+        def level(index: int, channels: int, count: int | None = None) -> nn.Sequential:
+            count = config.blocks[index] if count is None else count
+            return transformer_blocks(count, channels, heads[index], form)
+
+        def prompt(index: int) -> PromptBlock:
+            channels = config.prompt_channels[index]
+            size, features = config.prompt_sizes[index], prompted[index] - channels
+            return PromptBlock(config.prompts, channels, size, features)
+
+        self.patch_embed = patch_embedding(config.in_channels, width)
+        self.prompt1, self.prompt2, self.prompt3 = prompt(0), prompt(1), prompt(2)
+        self.encoder_level1 = level(0, width)
+        self.down1_2 = downsampling(width)
+        self.encoder_level2 = level(1, width * 2)
+        self.down2_3 = downsampling(width * 2)
+        self.encoder_level3 = level(2, width * 4)
+        self.down3_4 = downsampling(width * 4)
+        self.latent = level(3, width * 8)
+        self.noise_level3 = TransformerBlock(prompted[2], heads[2], form)
+        self.reduce_noise_level3 = nn.Conv2d(prompted[2], width * 4, 1, bias=False)
+        self.up4_3 = upsampling(width * 4)
+        self.reduce_chan_level3 = nn.Conv2d(width * 6, width * 4, 1, bias=False)
+        self.decoder_level3 = level(2, width * 4)
+        self.noise_level2 = TransformerBlock(prompted[1], heads[2], form)
+        self.reduce_noise_level2 = nn.Conv2d(prompted[1], width * 4, 1, bias=False)
+        self.up3_2 = upsampling(width * 4)
+        self.reduce_chan_level2 = nn.Conv2d(width * 4, width * 2, 1, bias=False)
+        self.decoder_level2 = level(1, width * 2)
+        self.noise_level1 = TransformerBlock(prompted[0], heads[2], form)
+        self.reduce_noise_level1 = nn.Conv2d(prompted[0], width * 2, 1, bias=False)
+        self.up2_1 = upsampling(width * 2)
+        self.decoder_level1 = level(0, width * 2)
+        self.refinement = level(0, width * 2, config.refinement_blocks)
+        self.output = nn.Conv2d(width * 2, config.in_channels, 3, padding=1, bias=False)
+        if config.unused_tensors:
+            self._add_unused()
+
+    def _add_unused(self) -> None:
+        """Projections that the authors' module has and never calls; their sizes are fixed there."""
+        width, channels = self.config.width, self.config.prompt_channels
+        reduced = (channels[0], channels[1], channels[2] * 4 // 5)
+        for index in range(3):
+            features = width * 2**index
+            reduction = nn.Conv2d(channels[index], reduced[index], 1, bias=False)
+            projection = nn.Conv2d(features + reduced[index], features, 1, bias=False)
+            self.add_module(f"chnl_reduce{index + 1}", reduction)
+            self.add_module(f"reduce_noise_channel_{index + 1}", projection)
+
+    def feature_modules(self) -> list[str]:
+        """The convolutions behind the prompts, from the smallest size to the largest."""
+        return ["reduce_noise_level3", "reduce_noise_level2", "reduce_noise_level1"]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Restore a batch.
+
+        Args:
+            image: [N, C, H, W] floats in [0, 1]; H and W multiples of ``spec.size_multiple``.
+                Any float dtype: features take the weights' dtype, the picture keeps its own, so
+                that the residual is added at the input's precision.
+
+        Returns:
+            The restored picture, like ``image`` and not clamped.
+        """
+        x = self.patch_embed(image.to(self.output.weight.dtype))
+        encoded_1 = self.encoder_level1(x)
+        encoded_2 = self.encoder_level2(self.down1_2(encoded_1))
+        encoded_3 = self.encoder_level3(self.down2_3(encoded_2))
+        x = self.latent(self.down3_4(encoded_3))
+
+        x = self.noise_level3(torch.cat([x, self.prompt3(x)], dim=1))
+        x = self.up4_3(self.reduce_noise_level3(x))
+        x = self.reduce_chan_level3(torch.cat([x, encoded_3], dim=1))
+        x = self.decoder_level3(x)
+
+        x = self.noise_level2(torch.cat([x, self.prompt2(x)], dim=1))
+        x = self.up3_2(self.reduce_noise_level2(x))
+        x = self.reduce_chan_level2(torch.cat([x, encoded_2], dim=1))
+        x = self.decoder_level2(x)
+
+        x = self.noise_level1(torch.cat([x, self.prompt1(x)], dim=1))
+        x = self.up2_1(self.reduce_noise_level1(x))
+        x = self.refinement(self.decoder_level1(torch.cat([x, encoded_1], dim=1)))
+        return self.output(x).to(image.dtype) + image  # type: ignore[no-any-return]
+
+
+def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> PromptIRConfig | None:
+    """Sizes, read off the tensors; None where it is no PromptIR."""
+    names = [f"prompt{level}.prompt_param" for level in (1, 2, 3)]
+    if any(name not in state_dict or state_dict[name].ndim != 5 for name in names):
+        return None
+    fields = read_levels(state_dict)
+    if fields is None:
+        return None
+    shapes = [tuple(state_dict[name].shape) for name in names]
+    if fields.pop("out_channels") != fields["in_channels"]:
+        return None
+    try:
+        return PromptIRConfig(
+            **fields,  # type: ignore[arg-type]
+            prompts=shapes[0][1],
+            prompt_channels=(shapes[0][2], shapes[1][2], shapes[2][2]),
+            prompt_sizes=(shapes[0][3], shapes[1][3], shapes[2][3]),
+            unused_tensors="chnl_reduce1.weight" in state_dict,
+        )
+    except InputError:
+        return None
+
+
+# Dataset and PSNR in dB, of the papers and, where they are newer, the authors' repositories.
+_PAPER_PSNR = {
+    "promptir-dcpt": ("five tasks, mean", 30.31),
+}
+
+
+def _variant(
+    name: str, config: PromptIRConfig, *, task: str, paper: str, licence: str, patch: int | None
+) -> NetworkSpec:
+    return NetworkSpec(
+        name=name,
+        family="promptir",
+        task=task,
+        paper=paper,
+        weights_license=licence,
+        config=config,
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        size_multiple=config.size_multiple,
+        padding_mode="reflect",
+        training_patch=patch,
+        # PromptIR's own script casts to uint8 without rounding; DCPT's rounds.
+        rounding="truncate" if name == "promptir" else "nearest",
+        paper_psnr=_PAPER_PSNR.get(name),
+        fp32_parts=(*FP32_PARTS, "weights of the prompts"),
+    )
+
+
+FAMILY = NetworkFamily(
+    name="promptir",
+    variants={
+        spec.name: spec
+        for spec in (
+            _variant(
+                "promptir-dcpt",
+                PromptIRConfig(),
+                task="all in one: haze, rain, noise, motion blur, low light",
+                paper=PAPER_DCPT,
+                licence=UNLICENSED,
+                patch=None,
+            ),
+            _variant(
+                "promptir",
+                PromptIRConfig(unused_tensors=True),
+                task="all in one: noise, rain, haze",
+                paper=PAPER,
+                licence=NON_COMMERCIAL,
+                patch=128,
+            ),
+        )
+    },
+    build=PromptIR,
+    config_from_state_dict=config_from_state_dict,
+    small={
+        "width": 8,
+        "blocks": (1, 1, 1, 1),
+        "refinement_blocks": 1,
+        "prompts": 2,
+        "prompt_channels": (8, 12, 20),
+        "prompt_sizes": (6, 5, 3),
+    },
+)

@@ -1,0 +1,546 @@
+"""Restormer: Efficient Transformer for High-Resolution Image Restoration.
+
+Zamir, Arora, Khan, Hayat, Khan, Yang. CVPR 2022. A U-Net of four levels of transformer blocks whose
+attention is over channels (MDTA, section 3.1) and whose feed-forward part is gated (GDFN, section
+3.2). DCPT (Hu et al., "Universal Image Restoration Pre-training via Degradation Classification",
+ICLR 2025) trains a version of it that attends with a ReLU in the softmax's place. Parameter names
+are the authors' own.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from restorert import ops
+from restorert.errors import InputError
+from restorert.networks.spec import (
+    NetworkFamily,
+    NetworkSpec,
+    RepeatedBlock,
+    RestorationNetwork,
+)
+
+PAPER = "Restormer (Zamir et al., CVPR 2022)"
+PAPER_DCPT = "DCPT (Hu et al., ICLR 2025)"
+
+Norm = Literal["with_bias", "bias_free"]
+
+
+@dataclass(frozen=True)
+class BlockForm:
+    """What the blocks of the published versions differ in.
+
+    Attributes:
+        expansion: hidden channels of the feed-forward part, as a multiple of the block's.
+        norm: "with_bias" is the usual layer norm over channels; "bias_free" divides by the
+            deviation without taking the mean away, and has no bias.
+        norm_eps: added to the variance.
+        attention: what turns the scaled cosines of channels into weights of channels.
+    """
+
+    expansion: float
+    norm: Norm
+    norm_eps: float
+    attention: Literal["softmax", "relu"]
+
+
+@dataclass(frozen=True)
+class RestormerConfig:
+    """Sizes of a Restormer.
+
+    Attributes:
+        in_channels: of the picture; twice ``out_channels`` where ``dual_pixel``.
+        out_channels: of the restored picture.
+        width: channels of the first level, even; level i has ``width * 2**i``.
+        blocks: transformer blocks of the four levels, each >= 1.
+        refinement_blocks: of full resolution behind the decoder, >= 1.
+        heads: of the attention at the four levels.
+        expansion: see `BlockForm`.
+        norm: see `BlockForm`.
+        dual_pixel: the picture is a left and a right view, which nothing is added to.
+        dcpt: DCPT's version: attention with a ReLU for the softmax, a norm's epsilon of 1e-6 for
+            1e-5, and tensors called ``encoder_level1.body.0`` for ``encoder_level1.0``.
+    """
+
+    in_channels: int = 3
+    out_channels: int = 3
+    width: int = 48
+    blocks: tuple[int, int, int, int] = (4, 6, 6, 8)
+    refinement_blocks: int = 4
+    heads: tuple[int, int, int, int] = (1, 2, 4, 8)
+    expansion: float = 2.66
+    norm: Norm = "with_bias"
+    dual_pixel: bool = False
+    dcpt: bool = False
+
+    def __post_init__(self) -> None:
+        check_levels(
+            "Restormer",
+            width=self.width,
+            blocks=(*self.blocks, self.refinement_blocks),
+            heads=self.heads,
+            expansion=self.expansion,
+            norm=self.norm,
+        )
+        expected = 2 * self.out_channels if self.dual_pixel else self.out_channels
+        if self.out_channels < 1 or self.in_channels != expected:
+            raise InputError(
+                f"Restormer{' for dual pixels' if self.dual_pixel else ''} of "
+                f"out_channels={self.out_channels} needs in_channels={max(expected, 1)}, "
+                f"not {self.in_channels}"
+            )
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width must be multiples of this: three halvings."""
+        return 8
+
+    @property
+    def form(self) -> BlockForm:
+        """Of every block."""
+        return BlockForm(
+            expansion=self.expansion,
+            norm=self.norm,
+            norm_eps=1e-6 if self.dcpt else 1e-5,
+            attention="relu" if self.dcpt else "softmax",
+        )
+
+
+def check_levels(
+    network: str,
+    *,
+    width: int,
+    blocks: tuple[int, ...],
+    heads: tuple[int, ...],
+    expansion: float,
+    norm: str,
+) -> None:
+    """Refuse sizes that no U-Net of four levels of transformer blocks can have.
+
+    Args:
+        blocks: of the four levels and the refinement.
+
+    Raises:
+        InputError: names the field.
+    """
+    if width < 2 or width % 2:
+        raise InputError(f"{network} needs an even width >= 2, not {width}")
+    if len(blocks) != 5 or min(blocks) < 1:
+        raise InputError(
+            f"{network} needs blocks of four levels and refinement_blocks, each >= 1, not {blocks}"
+        )
+    if len(heads) != 4 or any(
+        count < 1 or width * 2**level % count for level, count in enumerate(heads)
+    ):
+        raise InputError(
+            f"{network} needs heads of four levels that divide its channels "
+            f"{[width * 2**level for level in range(4)]}, not {heads}"
+        )
+    if not 1 <= width * expansion <= 64 * width:
+        raise InputError(f"{network} needs an expansion between 1 / width and 64, not {expansion}")
+    if norm not in ("with_bias", "bias_free"):
+        raise InputError(f"{network} has norms with_bias and bias_free, not {norm!r}")
+
+
+def _named(name: str, module: nn.Module) -> nn.Sequential:
+    """``module`` under the name that it has in the authors' checkpoints."""
+    return nn.Sequential(OrderedDict({name: module}))
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Float32 for half precision: of norms and of sums over pixels."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the channels of each pixel, fused."""
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.layer_norm_2d(x, self.weight, self.bias, self.eps)
+
+
+class BiasFreeLayerNorm(nn.Module):
+    """Division by the deviation over the channels of each pixel; the mean stays."""
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(_wide(x.dtype))
+        centred = wide - wide.mean(dim=1, keepdim=True)
+        variance = centred.square().mean(dim=1, keepdim=True)
+        normalised = wide / torch.sqrt(variance + self.eps)
+        return (normalised * self.weight.to(wide.dtype)[:, None, None]).to(x.dtype)
+
+
+def _row_norms(x: Tensor) -> Tensor:
+    """[N, C, H]: in two steps, since some runners add a million squares one by one."""
+    return torch.linalg.vector_norm(x, dim=3, dtype=_wide(x.dtype))
+
+
+class ChannelAttention(nn.Module):
+    """MDTA: attention between the channels of a head, over all pixels.
+
+    The authors cut queries, keys and values into heads, normalise the queries' and keys' pictures,
+    attend and project. Here every big tensor is read once, and none is cut, transposed or stored in
+    float32: a plan of TensorRT-RTX moves 57 tensors' worth of bytes a block in place of 81.
+    """
+
+    def __init__(self, channels: int, heads: int, kind: Literal["softmax", "relu"]) -> None:
+        super().__init__()
+        self.heads = heads
+        self.kind = kind
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.qkv = nn.Conv2d(channels, channels * 3, 1, bias=False)
+        self.qkv_dwconv = nn.Conv2d(
+            channels * 3, channels * 3, 3, padding=1, groups=channels * 3, bias=False
+        )
+        self.project_out = nn.Conv2d(channels, channels, 1, bias=False)
+        head = torch.arange(channels) // (channels // heads)
+        self.register_buffer("other_head", head[:, None] != head, persistent=False)
+        self.other_head: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (self._project(x, part) for part in range(3))
+        # project_out (attention value) = (project_out attention) value: one matrix of the size
+        # channels x channels a picture, and one pass over the pixels.
+        attention = self._attention(query, key)
+        matrix = (self.project_out.weight[:, :, 0, 0].to(attention.dtype) @ attention).to(x.dtype)
+        return (value.permute(0, 2, 3, 1) @ matrix.mT[:, None]).permute(0, 3, 1, 2)
+
+    def _project(self, x: Tensor, part: int) -> Tensor:
+        """Queries, keys or values, [N, C, H, W]: three convolutions, so that nothing is split."""
+        channels = x.shape[1]
+        rows = slice(part * channels, (part + 1) * channels)
+        x = F.conv2d(x, self.qkv.weight[rows])
+        return F.conv2d(x, self.qkv_dwconv.weight[rows], padding=1, groups=channels)
+
+    def _attention(self, query: Tensor, key: Tensor) -> Tensor:
+        """[N, C, C], zero between heads, in float32."""
+        wide = _wide(query.dtype)
+        # Products are taken row by row, as a batch of half-precision matrix products, and summed
+        # over the rows in float32. Cosines do not change with the scale, which keeps the sums over
+        # a row within float16: it is a power of two, and exact.
+        scale = 1 / 16
+        query, key = query * scale, key * scale
+        rows = query.permute(0, 2, 1, 3) @ key.permute(0, 2, 3, 1)
+        products = rows.to(wide).sum(dim=1)
+        # The authors divide queries and keys by their norms over the pixels; dividing the products
+        # is the same, and they are few.
+        query_norm, key_norm = (
+            torch.linalg.vector_norm(_row_norms(t), dim=2).clamp(min=1e-12 * scale)
+            for t in (query, key)
+        )
+        cosines = products / (query_norm[:, :, None] * key_norm[:, None])
+        temperature = self.temperature.to(wide).expand(-1, key.shape[1] // self.heads, 1)
+        logits = cosines * temperature.reshape(-1, 1)
+        # All channels with all: one product of matrices for all heads, of which the blocks on the
+        # diagonal count. It adds less to the arithmetic than cutting heads adds to the bytes.
+        if self.heads > 1:
+            logits = logits.masked_fill(self.other_head, -torch.inf)
+        return logits.softmax(dim=2) if self.kind == "softmax" else logits.relu()
+
+
+class FeedForward(nn.Module):
+    """GDFN: half of the hidden channels gate the other half, after a depthwise convolution."""
+
+    def __init__(self, channels: int, expansion: float) -> None:
+        super().__init__()
+        hidden = int(channels * expansion)
+        self.project_in = nn.Conv2d(channels, hidden * 2, 1, bias=False)
+        self.dwconv = nn.Conv2d(hidden * 2, hidden * 2, 3, padding=1, groups=hidden * 2, bias=False)
+        self.project_out = nn.Conv2d(hidden, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, passed = self.dwconv(self.project_in(x)).chunk(2, dim=1)
+        out: Tensor = self.project_out(F.gelu(gate) * passed)
+        return out
+
+
+class TransformerBlock(RepeatedBlock):
+    """Attention between channels, then the feed-forward part; a norm before each, a sum behind."""
+
+    def __init__(self, channels: int, heads: int, form: BlockForm) -> None:
+        super().__init__()
+        norm = LayerNorm if form.norm == "with_bias" else BiasFreeLayerNorm
+        self.norm1 = _named("body", norm(channels, form.norm_eps))
+        self.attn = ChannelAttention(channels, heads, form.attention)
+        self.norm2 = _named("body", norm(channels, form.norm_eps))
+        self.ffn = FeedForward(channels, form.expansion)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        out: Tensor = x + self.ffn(self.norm2(x))
+        return out
+
+
+def transformer_blocks(count: int, channels: int, heads: int, form: BlockForm) -> nn.Sequential:
+    """One level."""
+    return nn.Sequential(*(TransformerBlock(channels, heads, form) for _ in range(count)))
+
+
+def patch_embedding(in_channels: int, channels: int) -> nn.Sequential:
+    """A 3x3 convolution into the first level."""
+    return _named("proj", nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))
+
+
+def downsampling(channels: int) -> nn.Sequential:
+    """Half the height and width, twice the channels."""
+    convolution = nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False)
+    return _named("body", nn.Sequential(convolution, nn.PixelUnshuffle(2)))
+
+
+def upsampling(channels: int) -> nn.Sequential:
+    """Twice the height and width, half the channels."""
+    convolution = nn.Conv2d(channels, channels * 2, 3, padding=1, bias=False)
+    return _named("body", nn.Sequential(convolution, nn.PixelShuffle(2)))
+
+
+class Restormer(RestorationNetwork):
+    """Restormer of any published size. See `RestormerConfig`."""
+
+    def __init__(self, config: RestormerConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or RestormerConfig()
+        width, form = config.width, config.form
+
+        def level(index: int, channels: int, count: int | None = None) -> nn.Sequential:
+            count = config.blocks[index] if count is None else count
+            blocks = transformer_blocks(count, channels, config.heads[index], form)
+            return _named("body", blocks) if config.dcpt else blocks
+
+        self.patch_embed = patch_embedding(config.in_channels, width)
+        self.encoder_level1 = level(0, width)
+        self.down1_2 = downsampling(width)
+        self.encoder_level2 = level(1, width * 2)
+        self.down2_3 = downsampling(width * 2)
+        self.encoder_level3 = level(2, width * 4)
+        self.down3_4 = downsampling(width * 4)
+        self.latent = level(3, width * 8)
+        self.up4_3 = upsampling(width * 8)
+        self.reduce_chan_level3 = nn.Conv2d(width * 8, width * 4, 1, bias=False)
+        self.decoder_level3 = level(2, width * 4)
+        self.up3_2 = upsampling(width * 4)
+        self.reduce_chan_level2 = nn.Conv2d(width * 4, width * 2, 1, bias=False)
+        self.decoder_level2 = level(1, width * 2)
+        # Level one has no such reduction: its decoder and refinement are twice as wide.
+        self.up2_1 = upsampling(width * 2)
+        self.decoder_level1 = level(0, width * 2)
+        self.refinement = level(0, width * 2, config.refinement_blocks)
+        if config.dual_pixel:
+            self.skip_conv = nn.Conv2d(width, width * 2, 1, bias=False)
+        self.output = nn.Conv2d(width * 2, config.out_channels, 3, padding=1, bias=False)
+
+    def feature_modules(self) -> list[str]:
+        """The decoders, from the smallest size to the full one."""
+        return ["decoder_level3", "decoder_level2", "decoder_level1"]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Restore a batch.
+
+        Args:
+            image: [N, C, H, W] floats in [0, 1]; H and W multiples of ``spec.size_multiple``. For
+                dual pixels C is 6: the left view's R, G, B and the right view's. Any float dtype:
+                features take the weights' dtype, the picture keeps its own, so that the residual
+                is added at the input's precision.
+
+        Returns:
+            The restored picture, of the dtype, batch, height and width of ``image``, not clamped.
+        """
+        embedded = self.patch_embed(image.to(self.output.weight.dtype))
+        encoded_1 = self.encoder_level1(embedded)
+        encoded_2 = self.encoder_level2(self.down1_2(encoded_1))
+        encoded_3 = self.encoder_level3(self.down2_3(encoded_2))
+        x = self.latent(self.down3_4(encoded_3))
+
+        x = self.reduce_chan_level3(torch.cat([self.up4_3(x), encoded_3], dim=1))
+        x = self.decoder_level3(x)
+        x = self.reduce_chan_level2(torch.cat([self.up3_2(x), encoded_2], dim=1))
+        x = self.decoder_level2(x)
+        x = self.decoder_level1(torch.cat([self.up2_1(x), encoded_1], dim=1))
+        x = self.refinement(x)
+        if self.config.dual_pixel:
+            return self.output(x + self.skip_conv(embedded)).to(image.dtype)  # type: ignore[no-any-return]
+        return self.output(x).to(image.dtype) + image  # type: ignore[no-any-return]
+
+
+def read_levels(state_dict: Mapping[str, Tensor], body: str = "") -> dict[str, object] | None:
+    """Fields that the configs of Restormer and PromptIR share, read off the tensors.
+
+    Args:
+        state_dict: canonical names.
+        body: what stands between a level's name and its blocks' numbers.
+
+    Returns:
+        in_channels, out_channels, width, blocks, refinement_blocks, heads, expansion and norm; None
+        where tensors are missing or of another rank.
+    """
+    levels = ("encoder_level1", "encoder_level2", "encoder_level3", "latent", "refinement")
+    blocks = []
+    for level in levels:
+        numbers = re.compile(rf"{level}{re.escape(body)}\.(\d{{1,4}})\.", re.ASCII)
+        blocks.append(len({found[1] for key in state_dict if (found := numbers.match(key))}))
+    ranks = {"patch_embed.proj.weight": 4, "output.weight": 4}
+    for level in levels[:4]:
+        ranks[f"{level}{body}.0.attn.temperature"] = 3
+        ranks[f"{level}{body}.0.ffn.project_out.weight"] = 4
+    if any(key not in state_dict or state_dict[key].ndim != rank for key, rank in ranks.items()):
+        return None
+    shapes = {key: tuple(state_dict[key].shape) for key in ranks}
+    width, in_channels = shapes["patch_embed.proj.weight"][:2]
+    return {
+        "in_channels": in_channels,
+        "out_channels": shapes["output.weight"][0],
+        "width": width,
+        "blocks": tuple(blocks[:4]),
+        "refinement_blocks": blocks[4],
+        "heads": tuple(shapes[f"{level}{body}.0.attn.temperature"][0] for level in levels[:4]),
+        "expansion": _expansion(
+            [shapes[f"{level}{body}.0.ffn.project_out.weight"][:2] for level in levels[:4]]
+        ),
+        "norm": (
+            "with_bias" if f"encoder_level1{body}.0.norm1.body.bias" in state_dict else "bias_free"
+        ),
+    }
+
+
+def _expansion(sizes: list[tuple[int, ...]]) -> float:
+    """A factor whose products with the channels round down to the hidden channels.
+
+    Many do: the published one where it does, else the shortest decimal.
+
+    Args:
+        sizes: channels and hidden channels of blocks.
+    """
+    lowest = max(hidden / max(channels, 1) for channels, hidden in sizes)
+    decimals = (math.ceil(lowest * 10**digits) / 10**digits for digits in range(5))
+    for factor in (RestormerConfig.expansion, *decimals):
+        if all(int(channels * factor) == hidden for channels, hidden in sizes):
+            return factor
+    return lowest
+
+
+def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> RestormerConfig | None:
+    """Sizes and version, read off the tensors; None where it is no Restormer."""
+    dcpt = "encoder_level1.body.0.attn.temperature" in state_dict
+    if "prompt1.prompt_param" in state_dict:
+        return None
+    fields = read_levels(state_dict, ".body" if dcpt else "")
+    if fields is None:
+        return None
+    try:
+        return RestormerConfig(
+            **fields,  # type: ignore[arg-type]
+            dual_pixel="skip_conv.weight" in state_dict,
+            dcpt=dcpt,
+        )
+    except InputError:
+        return None
+
+
+FP32_PARTS = (
+    "the picture and the residual's addition",
+    "layer norms",
+    "norms and products of queries and keys over the pixels, attention between channels",
+)
+# The authors' repository (swz30/Restormer) says so; DCPT's (MILab-PKU/dcpt) has no licence.
+NON_COMMERCIAL = "Academic Public License (non-commercial)"
+UNLICENSED = "none stated by the authors"
+
+
+# Dataset and PSNR in dB, of the papers and, where they are newer, the authors' repositories.
+_PAPER_PSNR = {
+    "restormer-dcpt": ("five tasks, mean", 30.04),
+}
+
+
+def _variant(
+    name: str,
+    task: str,
+    config: RestormerConfig,
+    *,
+    paper: str = PAPER,
+    weights_license: str = NON_COMMERCIAL,
+    patch: int | None = 384,
+) -> NetworkSpec:
+    return NetworkSpec(
+        name=f"restormer-{name}",
+        family="restormer",
+        task=task,
+        paper=paper,
+        weights_license=weights_license,
+        config=config,
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        size_multiple=config.size_multiple,
+        padding_mode="reflect",
+        training_patch=patch,
+        paper_psnr=_PAPER_PSNR.get(name),
+        fp32_parts=FP32_PARTS,
+    )
+
+
+_WITH_BIAS = RestormerConfig()
+_BIAS_FREE = RestormerConfig(norm="bias_free")
+_GRAY = RestormerConfig(in_channels=1, out_channels=1, norm="bias_free")
+
+# The authors' option files: patches grow from 128 to 384 in training; whole pictures in tests.
+FAMILY = NetworkFamily(
+    name="restormer",
+    variants={
+        spec.name: spec
+        for spec in (
+            _variant(
+                "dcpt",
+                "all in one: haze, rain, noise, motion blur, low light",
+                RestormerConfig(norm="bias_free", dcpt=True),
+                paper=PAPER_DCPT,
+                weights_license=UNLICENSED,
+                patch=None,
+            ),
+            _variant("deraining", "deraining", _WITH_BIAS),
+            _variant("motion-deblurring", "motion deblurring", _WITH_BIAS),
+            _variant("defocus-deblurring", "defocus deblurring of one view", _WITH_BIAS),
+            _variant(
+                "dual-pixel-defocus-deblurring",
+                "defocus deblurring of two views",
+                RestormerConfig(in_channels=6, dual_pixel=True),
+            ),
+            _variant("real-denoising", "real-photo denoising", _BIAS_FREE),
+            *(
+                _variant(
+                    f"gaussian-{colour}-denoising-{level}",
+                    f"Gaussian denoising of {colour} pictures, {noise}",
+                    config,
+                )
+                for colour, config in (("color", _BIAS_FREE), ("gray", _GRAY))
+                for level, noise in (
+                    ("blind", "sigma 0 to 50"),
+                    ("sigma15", "sigma 15"),
+                    ("sigma25", "sigma 25"),
+                    ("sigma50", "sigma 50"),
+                )
+            ),
+        )
+    },
+    build=Restormer,
+    config_from_state_dict=config_from_state_dict,
+    small={"width": 8, "blocks": (1, 1, 1, 1), "refinement_blocks": 1},
+)

@@ -1,0 +1,78 @@
+"""Deploy forms: each rewrite alone and all together leave the function as it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_registry import EXPORTED, miniature
+
+import restorert as rr
+from restorert.networks.counts import count_macs
+from restorert.weights import weights_hash
+
+DEPLOYED = [name for name in EXPORTED if miniature(name).rewrites]
+REWRITES = [(name, rewrite.name) for name in EXPORTED for rewrite in miniature(name).rewrites]
+
+
+def _perturbed(name: str, dtype: torch.dtype) -> rr.networks.RestorationNetwork:
+    """Vectors that start as zeros or ones made different, or a rewrite could forget them."""
+    net = miniature(name)
+    generator = torch.Generator().manual_seed(3)
+    for parameter in net.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.data += noise * (0.2 if parameter.squeeze().ndim < 2 else 0.0)
+    return net.to(dtype)
+
+
+def _check(name: str, only: list[str] | None, plugins: bool = False) -> None:
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
+        net = _perturbed(name, dtype)
+        before = weights_hash(net)
+        deployed = net.deploy(plugins=plugins, only=only)
+        if only is not None:
+            assert deployed.deployed == tuple(only)
+        assert weights_hash(net) == before
+        m = net.spec.size_multiple
+        for n, rows, columns in ((1, 1, 1), (2, 3, 5)):
+            x = torch.rand(n, net.spec.in_channels, rows * m, columns * m, dtype=dtype)
+            with torch.no_grad():
+                expected, found = net(x), deployed(x)
+            # relative to what the network adds to the picture
+            scale = max(float((expected - x[:, : expected.shape[1]]).abs().max()), 1e-3)
+            error = float((found - expected).abs().max()) / scale
+            assert error < tolerance, f"{dtype}: {error:.1e}"
+    shape = (1, net.spec.in_channels, 32 * m, 32 * m)
+    before_macs, after_macs = count_macs(net, shape).exact, count_macs(deployed, shape).exact
+    print(f"{name} {only or 'all'}: {before_macs} -> {after_macs} MACs")
+    assert after_macs <= 1.001 * before_macs  # a mean of a convolution costs one pixel of it
+
+
+@pytest.mark.parametrize(("name", "rewrite"), REWRITES)
+def test_each_rewrite_alone(name: str, rewrite: str) -> None:
+    _check(name, [rewrite])
+
+
+@pytest.mark.parametrize("plugins", [False, True])
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_all_together(name: str, plugins: bool) -> None:
+    _check(name, None, plugins)
+
+
+def test_rewrites_say_what_they_are() -> None:
+    for name in DEPLOYED:
+        rewrites = miniature(name).rewrites
+        assert len({rewrite.name for rewrite in rewrites}) == len(rewrites)
+        for rewrite in rewrites:
+            assert "=" in rewrite.identity or ":" in rewrite.identity
+
+
+def test_deployed_networks_are_for_inference(tmp_path: object) -> None:
+    net = miniature("hinet")
+    deployed = net.deploy(plugins=False)
+    assert deployed.deployed == ("split-half-instance-norm",)
+    assert deployed.deploy() is deployed
+    assert not any(p.requires_grad for p in deployed.parameters())
+    with pytest.raises(rr.RestorertError, match="save the one it was made from"):
+        rr.save_network(deployed, "never.safetensors")
+    with pytest.raises(rr.RestorertError, match="no rewrite 'magic'; hinet has split-half"):
+        net.deploy(only=["magic"])
