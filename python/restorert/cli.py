@@ -1,4 +1,4 @@
-"""The command line: restorert restore | build | export | networks | doctor."""
+"""The command line: restore | build | inspect | export | classify | networks | doctor."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("--engine", type=Path, help="a built engine instead of --weights")
     _add_precision(restore)
     _add_runner(restore)
+    _add_deploy(restore)
     restore.add_argument(
         "--tile",
         default="auto",
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--onnx", type=Path, help="an ONNX file from `restorert export`")
     _add_precision(build)
     _add_runner(build)
+    _add_deploy(build)
     for name, text in (
         ("shapes", "accept this shape only"),
         ("minShapes", "smallest shape"),
@@ -106,9 +108,42 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write a network as an ONNX file")
     _add_network(export)
     _add_precision(export)
+    _add_deploy(export)
     export.add_argument("--shapes", metavar="NxCxHxW", help="fixed shape; default: any shape")
     export.add_argument("-o", "--output", type=Path, required=True)
     export.set_defaults(command=_export)
+
+    inspect = commands.add_parser(
+        "inspect", help="say what an engine is, or what a plan of a network would move"
+    )
+    inspect.add_argument(
+        "source", help="engine, checkpoint, ONNX file, or a name from `restorert networks`"
+    )
+    _add_precision(inspect)
+    _add_deploy(inspect)
+    inspect.add_argument("--size", default="1280x720", metavar="WxH", help="default: 1280x720")
+    inspect.add_argument(
+        "--compute-capability", default="8.9", metavar="X.Y", help="GPU to plan for"
+    )
+    inspect.add_argument(
+        "--kernels", type=int, default=10, metavar="N", help="show the N that move most; default 10"
+    )
+    inspect.set_defaults(command=_inspect)
+    classify = commands.add_parser("classify", help="name the degradation of a picture")
+    classify.add_argument("source", type=Path, help="picture")
+    classify.add_argument("--model", metavar="NAME", help="the encoder's, if not read off its file")
+    classify.add_argument(
+        "--weights",
+        type=Path,
+        nargs=2,
+        required=True,
+        metavar=("ENCODER", "CLASSIFIER"),
+        help="DCPT's two checkpoints: restoration network, degradation classifier",
+    )
+    classify.add_argument(
+        "--classes", metavar="A,B,...", help="what the classes are called, in their order"
+    )
+    classify.set_defaults(command=_classify)
 
     networks = commands.add_parser("networks", help="list the networks")
     networks.set_defaults(command=_networks)
@@ -122,7 +157,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="a name from `restorert networks`")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help=".pth or .safetensors")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help=".pth, .safetensors, TensorFlow prefix"
+    )
 
 
 def _add_precision(parser: argparse.ArgumentParser) -> None:
@@ -135,6 +172,15 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
             const=name,
             help=f"same as --precision {name}",
         )
+
+
+def _add_deploy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-deploy",
+        dest="deploy",
+        action="store_false",
+        help="keep the authors' layers instead of the equal ones that move fewer bytes",
+    )
 
 
 def _add_runner(parser: argparse.ArgumentParser) -> None:
@@ -269,6 +315,7 @@ class _FittingEngine:
         self.tile = self.spec.tile if tile == "auto" else tile
         self.precision: str = options.precision or "fp32"
         self.runner: str = options.runner
+        self.deploy: bool = options.deploy
         self.console = console
         self.engine: Engine | None = None
 
@@ -287,7 +334,6 @@ class _FittingEngine:
     def _build(self, size: tuple[int, int]) -> Engine:
         from restorert import ShapeProfile, build_engine
 
-        multiple, channels = self.spec.size_multiple, self.spec.in_channels
         best = (self.tile, self.tile) if self.tile else (720, 1280)
         before = self.engine.runner.profile if self.engine else None
         least = before.max[2:] if before else best
@@ -296,8 +342,7 @@ class _FittingEngine:
             largest = [-(-side // self.STEP) * self.STEP for side in largest]
 
         def shape(sides: Sequence[int]) -> tuple[int, int, int, int]:
-            height, width = (-(-side // multiple) * multiple for side in sides)
-            return 1, channels, height, width
+            return self.spec.shape_for(sides[0], sides[1])
 
         profile = ShapeProfile(shape((1, 1)), shape(best), shape(largest))
         with _progress() as progress:
@@ -307,6 +352,7 @@ class _FittingEngine:
                 profile=profile,
                 runner=self.runner,
                 progress=progress,
+                deploy=self.deploy,
             )
 
 
@@ -361,6 +407,7 @@ def _build(options: argparse.Namespace) -> int:
             runner=options.runner,
             options=builder,
             progress=progress,
+            deploy=options.deploy,
         )
     sidecar = read_sidecar(path)
     console = _console()
@@ -389,8 +436,134 @@ def _export(options: argparse.Namespace) -> int:
             precision=options.precision or "fp32",
             shape=shape,
             dynamic=options.shapes is None,
+            deploy=options.deploy,
         )
     print(options.output)
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from restorert.engine.sidecar import check_engine_file, read_sidecar, sidecar_path
+
+    if sidecar_path(options.source).exists():
+        sidecar = read_sidecar(options.source)
+        check_engine_file(options.source, sidecar)
+        _print_sidecar(sidecar)
+        return 0
+    return _inspect_plan(options)
+
+
+def _inspect_plan(options: argparse.Namespace) -> int:
+    """Plan a network and print what its kernels move, beside the floor."""
+    from restorert import create_network, list_networks, load_network
+    from restorert.engine.profile import parse_size
+    from restorert.engine.recipe import BuilderOptions
+    from restorert.engine.tensorrt_build import plan_of
+    from restorert.export import read_metadata
+    from restorert.networks.counts import count_bytes, count_macs
+    from restorert.runners import spec_of
+
+    height, width = parse_size(options.size)
+    precision = options.precision or "fp16"
+    source: Any
+    if options.source in list_networks():
+        source = create_network(options.source)
+        spec = source.spec
+    elif options.source.endswith(".onnx"):
+        source = Path(options.source)
+        metadata = read_metadata(source)
+        spec, precision = spec_of(metadata), str(metadata.get("precision"))
+    elif Path(options.source).exists():
+        source = load_network(options.source)
+        spec = source.spec
+    else:
+        raise InputError(f"{options.source} is no file and no network; see: restorert networks")
+    if not isinstance(source, Path) and options.deploy:
+        deployed = source.deploy(plugins=False).deployed
+        print(f"deploy form: {', '.join(deployed) or 'as published'}")
+    shape = spec.shape_for(height, width)
+    console = _console()
+    with _progress() as progress:
+        plan = plan_of(
+            source,
+            shape,
+            precision=precision,
+            options=BuilderOptions(compute_capabilities=(options.compute_capability,)),
+            progress=progress,
+            deploy=options.deploy,
+        )
+    console.print(
+        f"{spec.name}, {precision}, {shape[3]}x{shape[2]}, compute capability "
+        f"{options.compute_capability}"
+    )
+    _print_kinds({kind: list(pair) for kind, pair in plan.by_kind().items()})
+    if not isinstance(source, Path):
+        floor = count_bytes(source, shape, 4 if precision == "fp32" else 2)
+        macs = count_macs(source, shape)
+        print(
+            f"floor: {floor.products / 1e9:.2f} GB with everything fused into the convolutions, "
+            f"{floor.with_global_passes / 1e9:.2f} GB with the passes of global pools and norms; "
+            f"{macs.exact / 1e9:.0f} GMAC"
+        )
+    largest = sorted(plan.kernels, key=lambda kernel: -(kernel.total_bytes or 0))
+    for kernel in largest[: max(options.kernels, 0)]:
+        size = f"{kernel.total_bytes / 1e6:9.1f} MB" if kernel.total_bytes is not None else "?"
+        print(f"{size}  {kernel.kind:14s}  {kernel.name}  <- {', '.join(kernel.onnx[:3])}")
+    return 0
+
+
+def _print_kinds(kinds: dict[str, list[Any]]) -> None:
+    """A line a kind: kernels and bytes."""
+    known = all(size is not None for _, size in kinds.values())
+    rows = [*kinds.items()]
+    rows.append(("all", [sum(n for n, _ in kinds.values()), None]))
+    if known:
+        rows[-1][1][1] = sum(size for _, size in kinds.values())
+    for kind, (count, size) in rows:
+        moved = "" if size is None else f"{size / 1e9:10.3f} GB"
+        print(f"{kind:14s} {count:5d} kernels {moved}".rstrip())
+
+
+def _print_sidecar(sidecar: Any) -> None:
+    from restorert.runners.engine import short_version
+
+    targets = ", ".join(sidecar.targets)
+    device = f"compute capability {targets}" if targets else f"{sidecar.device.get('name')}"
+    lines = {
+        "network": sidecar.network.get("network"),
+        "runner": f"{sidecar.runner} {short_version(sidecar.runner_version)}",
+        "precision": f"{sidecar.precision} asked, {sidecar.precision_ran} runs",
+        "shapes": str(sidecar.profile),
+        "device": device,
+        "size": f"{sidecar.engine_bytes / 1e6:.1f} MB, built in {sidecar.build_seconds:.1f} s",
+        "weights": sidecar.weights_sha256[:16] or "of its ONNX file",
+        "rebuild": sidecar.rebuild or "from its network: its weights are in no file",
+    }
+    for name, text in lines.items():
+        print(f"{name:10s} {text}")
+    if sidecar.plan:
+        _print_kinds(sidecar.plan)
+
+
+def _classify(options: argparse.Namespace) -> int:
+    import torch
+
+    from restorert import classify_image, load_classifier
+    from restorert.networks.degradation_classifier import CLASSES
+
+    named = [name.strip() for name in options.classes.split(",")] if options.classes else None
+    classifier = load_classifier(*options.weights, name=options.model, classes=named)
+    if torch.cuda.is_available():
+        classifier = classifier.cuda()
+    shares = classify_image(options.source, classifier)
+    if named is None and len(shares) in CLASSES:
+        _console().print(
+            "note: the authors do not publish the order of the classes; these names follow "
+            + ("their test options" if len(shares) == 5 else "the paper's table 16")
+            + "; others with --classes A,B,..."
+        )
+    for name, share in shares.items():
+        print(f"{share:.4f} {name}")
     return 0
 
 
@@ -402,9 +575,9 @@ def _networks(options: argparse.Namespace) -> int:
     from restorert import create_network, list_networks
     from restorert.networks.counts import count_macs, count_parameters
 
-    table = Table()
+    table = Table(title="GMAC: of a picture of 256x256; PSNR in dB, as the authors state it")
     table.add_column("network", no_wrap=True)
-    for heading in ("task", "paper", "params M", "GMAC 256x256", "multiple", "tile"):
+    for heading in ("task", "paper", "params M", "GMAC", "paper PSNR", "multiple", "tile"):
         table.add_column(heading)
     for name in list_networks():
         with torch.device("meta"):
@@ -415,12 +588,13 @@ def _networks(options: argparse.Namespace) -> int:
             spec.task,
             spec.paper,
             f"{count_parameters(network) / 1e6:.2f}",
-            f"{count_macs(network, (1, spec.in_channels, 256, 256)).exact / 1e9:.1f}",
+            f"{count_macs(network, spec.shape_for(256, 256)).exact / 1e9:.1f}",
+            "-" if spec.paper_psnr is None else f"{spec.paper_psnr[1]:.2f} {spec.paper_psnr[0]}",
             str(spec.size_multiple),
             str(spec.tile or "-"),
         )
     # A file or a pipe has no width to fit into.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
     return 0
 
 

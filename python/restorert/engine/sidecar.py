@@ -35,6 +35,9 @@ class Sidecar:
         plugins_sha256: of the plugin library that its plugin layers come from, if any.
         rebuild: the command that builds it again; empty where none does, because the network's
             weights are in no file.
+        layers: of the network given to TensorRT, their count by output type.
+        plan: kernels of the engine by kind, as [count, bytes read and written]; bytes are None for
+            an engine of several shapes. Empty where the builder tells of none.
     """
 
     network: dict[str, Any]
@@ -55,6 +58,7 @@ class Sidecar:
     restorert: str = ""
     build_seconds: float = 0.0
     layers: dict[str, Any] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -92,6 +96,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "restorert": str,
     "build_seconds": (int, float),
     "layers": dict,
+    "plan": dict,
     "format": int,
 }
 
@@ -136,7 +141,7 @@ def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
 
 
 _OPTIONAL = {f.name for f in dataclasses.fields(Sidecar) if f.default is not dataclasses.MISSING}
-_OPTIONAL |= {"layers"}
+_OPTIONAL |= {"layers", "plan"}
 _SCALARS = (str, int, float, type(None))
 
 

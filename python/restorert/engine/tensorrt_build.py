@@ -6,16 +6,20 @@ import functools
 import importlib
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from restorert.engine import environment
+from restorert.engine.plan import Plan, read_plan
 from restorert.engine.profile import ShapeProfile
 from restorert.engine.recipe import BuilderOptions
 from restorert.errors import BuildError, RunnerUnavailableError
+from restorert.export import export_onnx
 from restorert.files import replace_atomically
+from restorert.networks import RestorationNetwork
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and the share done, 0 to 1."""
@@ -60,7 +64,12 @@ def version_tuple(version: str) -> tuple[int, ...]:
 
 
 class Messages:
-    """Collects what TensorRT logs, so that an error can be told in one line."""
+    """Collects what TensorRT logs: errors, to be told in one line, and the kernels of the plan.
+
+    Attributes:
+        errors: every error's text.
+        lines: messages that list kernels (see `restorert.engine.plan`); all of them if ``verbose``.
+    """
 
     def __init__(self, trt: ModuleType, *, verbose: bool = False) -> None:
         self.errors: list[str] = []
@@ -74,7 +83,7 @@ class Messages:
             def log(self, severity: Any, message: str) -> None:
                 if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
                     collected.errors.append(message)
-                if verbose:
+                if verbose or ", LayerType: " in message:
                     collected.lines.append(message)
 
         self.logger = _Logger()
@@ -152,7 +161,8 @@ def build_tensorrt(
 
     Returns:
         Facts for the sidecar: ``targets`` (compute capabilities), ``plugins`` (whether plugin
-        layers may be inside) and ``layers`` (their count by output type, where it can be read).
+        layers may be inside), ``layers`` (their count by output type, where it can be read) and
+        ``plan`` (a `restorert.engine.plan.Plan`; None where the log tells of none).
 
     Raises:
         BuildError: the parser or the builder refused; its last error in one line.
@@ -212,7 +222,72 @@ def build_tensorrt(
             stream.write(plan)
     except OSError as error:
         raise BuildError(f"cannot write {os.fspath(target)}: {error.strerror or error}") from None
-    return {"targets": targets, "plugins": plugins, "layers": types}
+    return {
+        "targets": targets,
+        "plugins": plugins,
+        "layers": types,
+        "plan": read_plan(messages.lines),
+    }
+
+
+def plan_of(
+    network: RestorationNetwork | str | os.PathLike[str],
+    shape: tuple[int, ...],
+    *,
+    precision: str = "fp16",
+    options: BuilderOptions | None = None,
+    progress: Progress | None = None,
+    deploy: bool = True,
+) -> Plan:
+    """The kernels that TensorRT-RTX, or else TensorRT, makes of a network at one shape.
+
+    Args:
+        network: a network, or an ONNX file from `restorert.export.export_onnx`.
+        shape: [N, C, H, W].
+        precision: of the export; an ONNX file brings its own.
+        options: for the builder; by default for compute capability 8.9, whatever GPU is here, so
+            that plans can be compared.
+        progress: called with what is being done and the share done.
+        deploy: plan the network's deploy form, see `RestorationNetwork.deploy`.
+
+    Raises:
+        BuildError: the builder refused, or told of no kernels.
+        RunnerUnavailableError: no TensorRT, or no exporter.
+    """
+    module = next((name for name in reversed(MODULES) if _is_usable(name)), MODULES[0])
+    options = options or BuilderOptions(compute_capabilities=("8.9",))
+    with tempfile.TemporaryDirectory(prefix="restorert-") as folder:
+        onnx_path = Path(folder) / "network.onnx"
+        if isinstance(network, RestorationNetwork):
+            export_onnx(
+                network,
+                onnx_path,
+                precision=precision,
+                deploy=deploy,
+                plugins=supports_plugins(load_module(module)),
+            )
+        else:
+            onnx_path = Path(network)
+        facts = build_tensorrt(
+            onnx_path,
+            Path(folder) / "network.engine",
+            ShapeProfile.fixed(shape),
+            options,
+            module=module,
+            progress=progress,
+        )
+    plan = facts["plan"]
+    if not isinstance(plan, Plan):
+        raise BuildError(f"{module} tells nothing of its kernels")
+    return plan
+
+
+def _is_usable(module: str) -> bool:
+    try:
+        load_module(module)
+    except RunnerUnavailableError:
+        return False
+    return True
 
 
 def load_plugins(trt: ModuleType | None = None) -> list[str]:

@@ -141,6 +141,7 @@ def _cached_onnx(
         "weights": weights,
         "spec": dataclasses.asdict(spec),
         "precision": precision,
+        "deployed": network.deployed,
         "exporter": _exporter_fingerprint(),
     }
     path = cache.path(f"{spec.name}-{precision}", facts, ".onnx")
@@ -155,7 +156,7 @@ def _cached_onnx(
         )
 
     def export(target: Path) -> None:
-        export_onnx(network, target, precision=precision)
+        export_onnx(network, target, precision=precision, deploy=False)
         with replace_atomically(digest) as temporary:
             temporary.write_bytes(sha256_of(target).encode())
 
@@ -204,6 +205,7 @@ def build_engine_file(
     options: BuilderOptions | None = None,
     cache: EngineCache | None = None,
     progress: Progress | None = None,
+    deploy: bool = True,
     to_run: bool = False,
 ) -> Path:
     """Build an engine file and its sidecar, or find them in the cache.
@@ -218,6 +220,7 @@ def build_engine_file(
         options: for the builder.
         cache: None is the user's own cache folder.
         progress: called with what is being done and the share done.
+        deploy: build the network's deploy form, see `RestorationNetwork.deploy`.
         to_run: choose only among runners that can also run here.
 
     Returns:
@@ -254,7 +257,8 @@ def build_engine_file(
         weights = weights_hash(network)
         if progress:
             progress("exporting to ONNX", 0.0)
-        onnx_path = _cached_onnx(network, backend.onnx_precision(precision), cache, weights)
+        form = network.deploy(plugins=backend.has_plugins()) if deploy else network
+        onnx_path = _cached_onnx(form, backend.onnx_precision(precision), cache, weights)
         if progress:
             progress("exporting to ONNX", 1.0)
         metadata = read_metadata(onnx_path)
@@ -296,13 +300,21 @@ def build_engine_file(
             engine_sha256=sha256_of(out),
             engine_bytes=out.stat().st_size,
             rebuild=_rebuild_command(
-                origin, precision, backend, profile, options, out if path is not None else None
+                origin if deploy or not origin else [*origin, "--no-deploy"],
+                precision,
+                backend,
+                profile,
+                options,
+                out if path is not None else None,
             ),
             targets=tuple(built.get("targets", ())),
             plugins_sha256=plugins_sha256 if built.get("plugins") else None,
             restorert=__version__,
             build_seconds=round(time.perf_counter() - started, 3),
             layers=built.get("layers", {}),
+            plan={k: list(v) for k, v in built["plan"].by_kind().items()}
+            if built.get("plan")
+            else {},
         )
         try:
             sidecar.write(out)
@@ -408,6 +420,7 @@ def build_engine(
     options: BuilderOptions | None = None,
     cache: EngineCache | None = None,
     progress: Progress | None = None,
+    deploy: bool = True,
 ) -> Engine:
     """An engine ready to run: built, or taken from the cache.
 
@@ -419,7 +432,7 @@ def build_engine(
     if runner in IN_MEMORY:
         if not isinstance(network, RestorationNetwork):
             raise InputError(f"the {runner} runner runs networks, not ONNX files")
-        return Engine(IN_MEMORY[runner](network, precision), network.spec)
+        return Engine(IN_MEMORY[runner](network, precision, deploy=deploy), network.spec)
     return load_engine(
         build_engine_file(
             network,
@@ -430,6 +443,7 @@ def build_engine(
             options=options,
             cache=cache,
             progress=progress,
+            deploy=deploy,
             to_run=True,
         )
     )

@@ -39,9 +39,11 @@ class CUDARunner(TorchRunner):
     GRAPHS = 2
     """Shapes whose graphs are kept."""
 
-    def __init__(self, network: RestorationNetwork, precision: str = "fp16") -> None:
+    def __init__(
+        self, network: RestorationNetwork, precision: str = "fp16", *, deploy: bool = True
+    ) -> None:
         check_cuda()
-        super().__init__(network, precision, "cuda", channels_last=True)
+        super().__init__(network, precision, "cuda", channels_last=True, deploy=deploy)
         self._graphs: OrderedDict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = (
             OrderedDict()
         )

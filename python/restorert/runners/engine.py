@@ -57,7 +57,8 @@ class Engine:
         Returns:
             The restored pictures in memory of their own, of the same kind, dtype, layout and
             device; a torch tensor for a DLPack object whose library has no ``from_dlpack``. Floats
-            are not clamped; uint8 is clamped and rounded to nearest.
+            are not clamped; uint8 is clamped and rounded as the network's authors do
+            (``spec.rounding``).
 
         Raises:
             InputError: wrong dimensions, channels or dtype; larger than the engine's profile.
@@ -73,7 +74,10 @@ class Engine:
         self._check(batch, channels_axis=3)
         picture = batch.permute(0, 3, 1, 2).to(self.runner.torch_device)
         restored = self._run(picture.to(torch.float32).div_(255.0))
-        levels = restored.clamp_(0.0, 1.0).mul_(255.0).round_().to(torch.uint8)
+        levels = restored.clamp_(0.0, 1.0).mul_(255.0)
+        if self.spec.rounding == "nearest":
+            levels.round_()
+        levels = levels.to(torch.uint8)
         return levels.permute(0, 2, 3, 1).contiguous().to(batch.device)
 
     def _run_float(self, batch: Tensor) -> Tensor:
@@ -124,7 +128,7 @@ class Engine:
             joined = restored[0] if len(restored) == 1 else torch.cat(restored)
             return joined[:, :, :height, :width].contiguous()
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             reason = str(error).splitlines()[0] if str(error) else "out of memory"
             asked = format_shape((x.shape[0], x.shape[1], rows, columns))
@@ -152,7 +156,8 @@ def short_version(version: str) -> str:
     return version.split("-", 1)[0]
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch or the system ran out of memory."""
     # On a CPU torch raises a plain RuntimeError.
     kinds = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, kinds) or "can't allocate memory" in str(error)

@@ -28,6 +28,7 @@ class TorchRunner:
         *,
         channels_last: bool | None = None,
         compile_mode: str | None = None,
+        deploy: bool = True,
     ) -> None:
         """Cast, move and lay out a copy of ``network``.
 
@@ -37,6 +38,7 @@ class TorchRunner:
             device: the GPU where there is one.
             channels_last: None for the half precisions only, whose convolutions want it.
             compile_mode: of torch.compile; None runs eagerly.
+            deploy: run the network's deploy form.
 
         Raises:
             InputError: unknown precision, or a weight that overflows it.
@@ -56,6 +58,8 @@ class TorchRunner:
         if channels_last is None:
             channels_last = self.precision != "fp32"
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        if deploy:
+            network = network.deploy()
         cast = cast_network(network, precision)  # refuses what the asked precision cannot hold
         if self.precision != precision:
             cast = cast_network(network, self.precision)
