@@ -59,21 +59,28 @@ class Settings:
     precision: str
     device: torch.device
     folder: Path
+    deploy: bool = True
 
 
-def _runner(name: str) -> Maker:
+def _runner(name: str, *, deploy: bool = True) -> Maker:
     def make(network: RestorationNetwork, settings: Settings, x: Tensor) -> Candidate:
-        shape = tuple(x.shape)
-        engine = rr.build_engine(network, precision=settings.precision, shape=shape, runner=name)
+        form = deploy and settings.deploy
+        engine = rr.build_engine(
+            network,
+            precision=settings.precision,
+            shape=tuple(x.shape),
+            runner=name,
+            deploy=form,
+        )
         r = engine.runner
-        return Candidate(r.name, r.version, r.precision, engine)
+        return Candidate(r.name + ("" if form else " as published"), r.version, r.precision, engine)
 
     return make
 
 
 def _torch(precision: str, **options: Any) -> Maker:
     def make(network: RestorationNetwork, settings: Settings, x: Tensor) -> Candidate:
-        runner = TorchRunner(network, precision, settings.device, **options)
+        runner = TorchRunner(network, precision, settings.device, deploy=False, **options)
         name = "torch" + (" channels_last" if runner.memory_format == torch.channels_last else "")
         if "compile_mode" in options:
             name += f" compile {options['compile_mode']}"
@@ -82,14 +89,16 @@ def _torch(precision: str, **options: Any) -> Maker:
     return make
 
 
-def _onnx(network: RestorationNetwork, settings: Settings) -> Path:
-    path = settings.folder / "network.onnx"
+def _onnx(network: RestorationNetwork, settings: Settings, precision: str = "fp32") -> Path:
+    path = settings.folder / f"network-{precision}.onnx"
     if not path.exists():
-        export_onnx(network, path, shape=(1, network.spec.in_channels, 16, 16))
+        export_onnx(network, path, precision=precision, deploy=False)
     return path
 
 
-def _onnxruntime(network: RestorationNetwork, settings: Settings, x: Tensor) -> Candidate:
+def _onnxruntime(
+    network: RestorationNetwork, settings: Settings, x: Tensor, precision: str = "fp32"
+) -> Candidate:
     try:
         import onnxruntime
     except ImportError:
@@ -97,13 +106,13 @@ def _onnxruntime(network: RestorationNetwork, settings: Settings, x: Tensor) -> 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(
-        str(_onnx(network, settings)), options, providers=["CPUExecutionProvider"]
+        str(_onnx(network, settings, precision)), options, providers=["CPUExecutionProvider"]
     )
 
     def call(x: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
 
-    return Candidate("onnxruntime", onnxruntime.__version__, "fp32", call)
+    return Candidate("onnxruntime", onnxruntime.__version__, precision, call)
 
 
 def _openvino_by_hand(network: RestorationNetwork, settings: Settings, x: Tensor) -> Candidate:
@@ -134,7 +143,9 @@ MAKERS: dict[str, Maker] = {
     "torch-bf16": _torch("bf16"),
     "torch-bf16-compile": _torch("bf16", compile_mode="max-autotune"),
     "onnxruntime": _onnxruntime,
+    "onnxruntime-fp16": partial(_onnxruntime, precision="fp16"),
     "openvino": _runner("openvino"),
+    "openvino-as-published": _runner("openvino", deploy=False),
     "openvino-by-hand": _openvino_by_hand,
     "cuda": _runner("cuda"),
     "tensorrt": _runner("tensorrt"),
@@ -165,6 +176,9 @@ def main() -> int:
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
     parser.add_argument("--fp16", dest="precision", action="store_const", const="fp16")
     parser.add_argument("--bf16", dest="precision", action="store_const", const="bf16")
+    parser.add_argument(
+        "--no-deploy", dest="deploy", action="store_false", help="the authors' layers everywhere"
+    )
     parser.add_argument("--size", nargs="+", metavar="WxH", help="default: 256x256")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--runner", default="auto", help=f"one of {', '.join(runner_names())}")
@@ -215,7 +229,7 @@ def run(options: argparse.Namespace) -> int:
     device = torch.device("cuda" if gpu else "cpu")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="restorert-") as folder:
-        settings = Settings(options.precision, device, Path(folder))
+        settings = Settings(options.precision, device, Path(folder), options.deploy)
         for height, width in sizes:
             rows += _measure(console, network, settings, options, names, height, width)
     settings_json = {
@@ -224,6 +238,7 @@ def run(options: argparse.Namespace) -> int:
         "batch": options.batch,
         "warmup": options.warmup,
         "repeats": options.repeats,
+        "deploy": options.deploy,
         "weights": "random" if options.weights is None else options.weights.name,
         "transfers": "none: input and output on the device",
         "cuda_graphs": "TensorRT only",
@@ -245,11 +260,10 @@ def _measure(
     width: int,
 ) -> list[dict[str, Any]]:
     spec = network.spec
-    multiple = spec.size_multiple
-    padded = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
-    picture = photograph(*padded, options.batch)
+    picture = photograph(*spec.shape_for(height, width)[2:], options.batch)
+    picture = picture[:, : spec.in_channels].contiguous()
     x = picture.to(settings.device)
-    reference = TorchRunner(network, "fp32", settings.device)(x).cpu()
+    reference = TorchRunner(network, "fp32", settings.device, deploy=False)(x).cpu()
     candidates: list[Candidate] = []
     makers = [MAKERS[name] for name in names] + [_runner(options.runner)]
     for make in makers:
@@ -271,7 +285,7 @@ def _measure(
                 on_round=lambda done, _: progress.update(task, completed=done),
             )
     macs = count_macs(network, tuple(x.shape))
-    paper = count_macs(network, (1, spec.in_channels, 256, 256))
+    paper = count_macs(network, spec.shape_for(256, 256))
     published = paper_parameters(spec.name)
     share = paper_macs_share(spec.name)
     console.print(

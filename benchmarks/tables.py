@@ -1,6 +1,9 @@
-"""Parameters and MACs of every network beside what the papers publish.
+"""Parameters and MACs of every network, beside what the papers publish.
 
-python benchmarks/tables.py
+    python benchmarks/tables.py
+
+MACs are counted exactly, and as the papers' tools count them: a transposed convolution once per
+output pixel. The second table holds the published shares of MACs that HINet needs of MPRNet's.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 import restorert as rr
-from restorert.networks.counts import count_macs, count_parameters
+from restorert.networks.counts import MacCount, count_macs, count_parameters
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,46 +34,88 @@ def papers() -> dict[str, Any]:
 
 
 def paper_parameters(network: str) -> float | None:
-    """Published parameters in millions, of this variant or of one with equal sizes."""
+    """Published parameters in millions, of this variant or of one with an equal config."""
     published = {row["network"]: row["params_m"] for t in papers()["params"] for row in t["rows"]}
-    config = rr.network_spec(network).config
+    published |= {
+        row["network"]: row["params_m"]
+        for table in papers()["speed"]
+        for row in table["rows"]
+        if "network" in row and "params_m" in row and row["network"] not in published
+    }
+    spec = rr.network_spec(network)
     for name, millions in published.items():
-        if name == network:
+        if name == network or (
+            name in rr.list_networks()
+            and rr.network_spec(name).family == spec.family
+            and _sizes(name) == _sizes(network)
+        ):
             return float(millions)
-        if name in rr.list_networks() and rr.network_spec(name).config.__class__ is type(config):
-            other = rr.network_spec(name).config
-            if getattr(other, "width", None) == getattr(config, "width", 0):
-                return float(millions)
     return None
+
+
+@functools.cache
+def _sizes(network: str) -> int:
+    """Parameters: variants of a family that have as many have equal layers."""
+    with torch.device("meta"):
+        return count_parameters(rr.create_network(network))
+
+
+@functools.cache
+def macs(network: str) -> MacCount:
+    """Of one picture of 256x256, or of the next larger size that the network takes."""
+    with torch.device("meta"):
+        made = rr.create_network(network)
+    return count_macs(made, made.spec.shape_for(256, 256))
 
 
 def paper_macs_share(network: str) -> str | None:
     """The published share of another network's MACs, in words."""
-    for table in papers()["ratio"]:
-        for row in table["rows"]:
-            if row["network"] == network and "macs_share" in row:
-                return f"published: {row['macs_share']:.1%} of {row['against']}'s"
+    for row in published_shares():
+        if row["network"] == network:
+            return f"published: {row['macs_share']:.1%} of {row['against']}'s"
     return None
 
 
+def published_shares() -> list[dict[str, Any]]:
+    """Rows of papers.toml that state one network's MACs as a share of another's."""
+    return [row for t in papers()["ratio"] for row in t["rows"] if "macs_share" in row]
+
+
 def main() -> None:
-    console = Console()
-    table = Table(title="1x3x256x256; paper's MACs count a transposed convolution an output pixel")
-    for column in ("network", "params M", "paper", "GMAC exact", "as papers count"):
-        table.add_column(column, justify="left" if column == "network" else "right")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table(
+        title="one picture of 256x256 (or the next size the network takes); the papers' tools "
+        "count a transposed convolution once per output pixel"
+    )
+    for column in ("network", "params M", "paper", "GMAC exact", "as papers count", "size"):
+        table.add_column(column, justify="left" if column == "network" else "right", no_wrap=True)
     for name in rr.list_networks():
-        with torch.device("meta"):
-            network = rr.create_network(name)
-        macs = count_macs(network, (1, network.spec.in_channels, 256, 256))
         published = paper_parameters(name)
+        counted = macs(name)
+        height, width = rr.network_spec(name).shape_for(256, 256)[2:]
         table.add_row(
             name,
-            f"{count_parameters(network) / 1e6:.2f}",
+            f"{_sizes(name) / 1e6:.2f}",
             f"{published:.2f}" if published else "-",
-            f"{macs.exact / 1e9:.1f}",
-            f"{macs.paper / 1e9:.1f}",
+            f"{counted.exact / 1e9:.1f}",
+            f"{counted.paper / 1e9:.1f}",
+            f"{width}x{height}",
         )
     console.print(table)
+    shares = Table(title="MACs as a share of another network's")
+    for column in ("network", "of", "published", "as papers count", "exact"):
+        left = column in ("network", "of")
+        shares.add_column(column, justify="left" if left else "right", no_wrap=True)
+    for row in published_shares():
+        ours, other = macs(row["network"]), macs(row["against"])
+        shares.add_row(
+            row["network"],
+            row["against"],
+            f"{row['macs_share']:.1%}",
+            f"{ours.paper / other.paper:.1%}",
+            f"{ours.exact / other.exact:.1%}",
+        )
+    console.print(shares)
 
 
 if __name__ == "__main__":

@@ -30,16 +30,19 @@ def test_python_example(tmp_path: Path) -> None:
 
 
 def test_network_table() -> None:
-    rows = re.findall(r"^\| `([\w.-]+)` \|(.*)\|$", README, re.MULTILINE)
+    text = (Path(__file__).parents[1] / "docs/networks.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.-]+)` \|(.*)\|$", text, re.MULTILINE)
     rows = [(name, [c.strip() for c in cells.split("|")]) for name, cells in rows]
     table = {name: cells for name, cells in rows if name in rr.list_networks()}
     assert list(table) == rr.list_networks()
-    for name, (task, _, parameters, gmac, multiple, tile) in table.items():
+    for name, (task, parameters, gmac, psnr, multiple, tile) in table.items():
         with torch.device("meta"):
             net = rr.create_network(name)
         assert task == net.spec.task
         assert parameters == f"{count_parameters(net) / 1e6:.2f} M"
-        assert gmac == f"{count_macs(net, (1, 3, 256, 256)).exact / 1e9:.1f}"
+        assert gmac == f"{count_macs(net, net.spec.shape_for(256, 256)).exact / 1e9:.1f}"
+        stated = net.spec.paper_psnr
+        assert psnr == ("-" if stated is None else f"{stated[1]:.2f} {stated[0]}")
         assert multiple == str(net.spec.size_multiple)
         assert tile == str(net.spec.tile or "-")
 

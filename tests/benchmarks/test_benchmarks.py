@@ -123,3 +123,29 @@ def test_gpu_script_notes_every_step_and_counts_failures(tmp_path: Path) -> None
     )
     assert late.returncode == 0
     assert (tmp_path / "out/steps.tsv").read_text().count("left out: no time") == len(names)
+
+
+@pytest.mark.slow
+def test_plans_have_not_grown() -> None:
+    """The quick ones; RESTORERT_ALL_PLANS=1 checks every recorded network (some ten minutes)."""
+    quick = [] if os.environ.get("RESTORERT_ALL_PLANS") == "1" else ["hinet-rain", "srn-color"]
+    chosen = ["--model", *quick] if quick else ["--all"]
+    ran = run("plan.py", "--check", *chosen)
+    if "is not usable" in ran.stderr:
+        pytest.skip(ran.stderr)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "hinet-rain" in ran.stdout
+
+
+def test_plan_refuses_in_one_line() -> None:
+    for arguments, message in (
+        (["--model", "hinett"], "unknown network 'hinett'; did you mean hinet"),
+        (["--model", "hinet", "--size", "12"], "12"),
+        (["--check", "--model", "hinet-sidd-0.5x"], "hinet-sidd-0.5x is not recorded in"),
+        (["--check", "--model", "hinet-rain", "--precision", "bf16"], "recorded plans are fp16"),
+    ):
+        ran = run("plan.py", *arguments)
+        assert ran.returncode == 2
+        assert ran.stderr.startswith("plan: error: ")
+        assert message in ran.stderr
+        assert ran.stderr.count("\n") == 1
