@@ -11,8 +11,9 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find csrc cmake tests/native -type f 2>
 bench: $(VENV)/.native
 	$(BIN)/python benchmarks/latency.py --model hinet --fp16
 
+# Two at a time: a test of a full-size network takes 3 GB, so that more is not always faster.
 test: $(VENV)/.native
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/.packages
 	$(BIN)/ruff check python benchmarks tests

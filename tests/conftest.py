@@ -20,6 +20,30 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(reason)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where tests run side by side, which must share a process: see `_group`."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    """A file's tests share what its fixtures made, the native ones a build folder."""
+    if "native" in item.path.parts:
+        return "native"
+    parameters = getattr(item, "callspec", None)
+    network = parameters.params.get("name", "") if parameters else ""
+    return f"{item.path.name} {network}"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads_of_a_worker() -> None:
+    """Side by side, processes share the cores."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests neither read nor fill the user's own engine cache."""
