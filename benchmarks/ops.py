@@ -4,12 +4,14 @@
 
 Every candidate runs in this one process, in turn. The share is bytes that the op must move over the
 time it took, as a share of the copy bandwidth measured here on tensors of the same size. The error
-is against the float64 reference.
+is against the float64 reference. On a CPU freed memory is kept for the next output, as a pipeline's
+allocator would: fresh pages cost more than most of these ops.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import sys
 from functools import partial
 from pathlib import Path
@@ -32,11 +34,19 @@ LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--op", help=f"one of {', '.join(spec.name for spec in SPECS)}")
+    parser.add_argument(
+        "--op", help=f"comma-separated, of {', '.join(spec.name for spec in SPECS)}; default: all"
+    )
+    parser.add_argument("--case", help="only benchmark cases whose text contains this: 720x1280")
     parser.add_argument("--dtype", help="comma-separated; default: fp32,bf16, on a GPU fp32,fp16")
     parser.add_argument("--layout", default="nchw,nhwc", help="comma-separated: nchw, nhwc")
     parser.add_argument("--compile", action="store_true", help="time torch.compile as well")
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument(
+        "--fresh-memory",
+        action="store_true",
+        help="on a CPU, outputs in fresh pages",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as well")
     options = parser.parse_args()
     try:
@@ -62,24 +72,45 @@ def run(options: argparse.Namespace) -> int:
     layouts = _choose(options.layout, LAYOUTS, "layout")
     if options.repeats < 1:
         raise InputError("--repeats is 1 or more")
-    specs = [spec for spec in SPECS if options.op in (None, spec.name)]
-    if not specs:
-        raise InputError(f"--op knows {', '.join(s.name for s in SPECS)}, not {options.op!r}")
-    report.print_header(console)
-    rows = [
-        _measure(spec, case, dtype, layout, device, options)
+    known = {spec.name: spec for spec in SPECS}
+    specs = [known[name] for name in _choose(options.op or ",".join(known), known, "op")]
+    cases = {
+        spec.name: [case for case in spec.benchmark_cases if (options.case or "") in str(case)]
         for spec in specs
-        for case in spec.benchmark_cases
-        for dtype in dtypes
-        for layout in layouts
-    ]
+    }
+    if not any(cases.values()):
+        texts = dict.fromkeys(str(case) for spec in specs for case in spec.benchmark_cases)
+        raise InputError(f"--case {options.case} is in none of {'; '.join(texts)}")
+    kept = device.type == "cpu" and not options.fresh_memory and _keep_freed_memory()
+    report.print_header(console)
+    rows: list[dict[str, Any]] = []
     for spec in specs:
-        _print(console, spec, [row for row in rows if row["op"] == spec.name])
+        of_spec = [
+            _measure(spec, case, dtype, layout, device, options)
+            for case in cases[spec.name]
+            for dtype in dtypes
+            for layout in layouts
+        ]
+        if of_spec:
+            _print(console, spec, of_spec)  # at once: all of them take a while
+        rows += of_spec
     if options.json:
-        settings = {"repeats": options.repeats, "l2": "cold" if device.type == "cuda" else "warm"}
+        settings = {
+            "repeats": options.repeats,
+            "l2": "cold" if device.type == "cuda" else "warm",
+            "memory": "kept" if kept else "as allocated",
+        }
         report.write_json(options.json, "ops", settings, rows)
         console.print(f"written: {options.json}", highlight=False)
     return 0
+
+
+def _keep_freed_memory() -> bool:
+    """Have the C library's allocator return nothing to the kernel; whether it can."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    trim_threshold, mmap_max = -1, -4
+    most = 2**31 - 1
+    return mallopt is not None and bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, most))
 
 
 def _measure(

@@ -65,7 +65,7 @@ def measure(
     floor = count_bytes(network, shape, 4 if precision == "fp32" else 2)
     return {
         "network": name,
-        "deployed": list(network.deploy(plugins=False).deployed) if deploy else [],
+        "deployed": list(network.deploy("tensorrt_rtx").deployed) if deploy else [],
         "kernels": len(plan.kernels),
         "bytes": plan.total_bytes,
         "by_kind": {kind: list(pair) for kind, pair in plan.by_kind().items()},

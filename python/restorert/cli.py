@@ -458,7 +458,7 @@ def _inspect_plan(options: argparse.Namespace) -> int:
     from restorert import create_network, list_networks, load_network
     from restorert.engine.profile import parse_size
     from restorert.engine.recipe import BuilderOptions
-    from restorert.engine.tensorrt_build import plan_of
+    from restorert.engine.tensorrt_build import plan_of, planner
     from restorert.export import read_metadata
     from restorert.networks.counts import count_bytes, count_macs
     from restorert.runners import spec_of
@@ -479,7 +479,7 @@ def _inspect_plan(options: argparse.Namespace) -> int:
     else:
         raise InputError(f"{options.source} is no file and no network; see: restorert networks")
     if not isinstance(source, Path) and options.deploy:
-        deployed = source.deploy(plugins=False).deployed
+        deployed = source.deploy(planner()).deployed
         print(f"deploy form: {', '.join(deployed) or 'as published'}")
     shape = spec.shape_for(height, width)
     console = _console()

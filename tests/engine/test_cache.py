@@ -46,9 +46,6 @@ class FakeBackend:
     def onnx_precision(self, precision: str) -> str:
         return "fp32"
 
-    def has_plugins(self) -> bool:
-        return False
-
     def build(self, onnx_path: Path, target: Path, *args: Any) -> dict[str, Any]:
         self.builds += 1
         Path(target).write_bytes(b"engine")

@@ -24,11 +24,11 @@ def _perturbed(name: str, dtype: torch.dtype) -> rr.networks.RestorationNetwork:
     return net.to(dtype)
 
 
-def _check(name: str, only: list[str] | None, plugins: bool = False) -> None:
+def _check(name: str, only: list[str] | None, runner: str = "tensorrt_rtx") -> None:
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
         net = _perturbed(name, dtype)
         before = weights_hash(net)
-        deployed = net.deploy(plugins=plugins, only=only)
+        deployed = net.deploy(runner, only=only)
         if only is not None:
             assert deployed.deployed == tuple(only)
         assert weights_hash(net) == before
@@ -52,10 +52,10 @@ def test_each_rewrite_alone(name: str, rewrite: str) -> None:
     _check(name, [rewrite])
 
 
-@pytest.mark.parametrize("plugins", [False, True])
+@pytest.mark.parametrize("runner", ["torch", "tensorrt", "tensorrt_rtx", "openvino"])
 @pytest.mark.parametrize("name", DEPLOYED)
-def test_all_together(name: str, plugins: bool) -> None:
-    _check(name, None, plugins)
+def test_all_together(name: str, runner: str) -> None:
+    _check(name, None, runner)
 
 
 def test_rewrites_say_what_they_are() -> None:
@@ -68,7 +68,7 @@ def test_rewrites_say_what_they_are() -> None:
 
 def test_deployed_networks_are_for_inference(tmp_path: object) -> None:
     net = miniature("hinet")
-    deployed = net.deploy(plugins=False)
+    deployed = net.deploy("tensorrt_rtx")
     assert deployed.deployed == ("split-half-instance-norm",)
     assert deployed.deploy() is deployed
     assert not any(p.requires_grad for p in deployed.parameters())

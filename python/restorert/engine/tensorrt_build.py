@@ -254,7 +254,7 @@ def plan_of(
         BuildError: the builder refused, or told of no kernels.
         RunnerUnavailableError: no TensorRT, or no exporter.
     """
-    module = next((name for name in reversed(MODULES) if _is_usable(name)), MODULES[0])
+    module = planner()
     options = options or BuilderOptions(compute_capabilities=("8.9",))
     with tempfile.TemporaryDirectory(prefix="restorert-") as folder:
         onnx_path = Path(folder) / "network.onnx"
@@ -264,7 +264,7 @@ def plan_of(
                 onnx_path,
                 precision=precision,
                 deploy=deploy,
-                plugins=supports_plugins(load_module(module)),
+                runner=module,
             )
         else:
             onnx_path = Path(network)
@@ -280,6 +280,11 @@ def plan_of(
     if not isinstance(plan, Plan):
         raise BuildError(f"{module} tells nothing of its kernels")
     return plan
+
+
+def planner() -> str:
+    """The module that `plan_of` asks: TensorRT-RTX where it is, which plans without a GPU."""
+    return next((name for name in reversed(MODULES) if _is_usable(name)), MODULES[0])
 
 
 def _is_usable(module: str) -> bool:

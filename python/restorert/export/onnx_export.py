@@ -72,7 +72,7 @@ def export_onnx(
     shape: tuple[int, ...] | None = None,
     dynamic: bool = True,
     deploy: bool = True,
-    plugins: bool = True,
+    runner: str = "tensorrt",
 ) -> Path:
     """Write ``network`` as one ONNX file.
 
@@ -88,7 +88,7 @@ def export_onnx(
         dynamic: batch, height and width are free; height and width are multiples of
             ``network.spec.size_multiple``.
         deploy: export the network's deploy form, see `RestorationNetwork.deploy`.
-        plugins: whether the file is for a runner with kernels for the fused ops.
+        runner: what will run the file: the deploy form is the one for it; others run it as well.
 
     Returns:
         ``path``.
@@ -106,7 +106,7 @@ def export_onnx(
         reason = "Is a directory" if target.is_dir() else "No such folder"
         raise InputError(f"cannot write {target}: {reason}")
     if deploy:
-        network = network.deploy(plugins=plugins)
+        network = network.deploy(runner)
     network = cast_network(network, precision)
     opset = OPSET_BF16 if precision == "bf16" else OPSET
     model = _trace(network, spec, None if dynamic else shape, opset)

@@ -211,7 +211,8 @@ class HINet(RestorationNetwork):
             "split-half-instance-norm",
             "HIN(W x + b) = [IN(W1 x), W2 x + b2]: no slice, no copy; b1 cancels in x - mean(x)",
             _split_half_instance_norms,
-            instead_of="half_instance_norm",
+            # TensorRT has the plugin, torch and CUDA the kernel.
+            frozenset({"tensorrt_rtx", "openvino"}),
         ),
         Rewrite(
             "drop-cancelled-bias",

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from restorert import ops
 from restorert.errors import InputError
 from restorert.networks.rewrites import (
+    FUSES_EPILOGUES,
     PRELU_TO_LEAKY_RELU,
     mean_of_convolution,
     product_of_1x1,
@@ -432,7 +433,7 @@ class MPRNet(RestorationNetwork):
             "mean(W * h) = sum over taps of W times the mean of what the tap sees of h: the "
             "channels' scale is known before the convolution, and becomes its epilogue",
             lambda network: replace_modules(network, _squeeze_first),
-            instead_of="channel_attention",
+            FUSES_EPILOGUES,
         ),
     )
 

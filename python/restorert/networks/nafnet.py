@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from restorert import ops
 from restorert.errors import InputError
-from restorert.networks.spec import NetworkFamily, NetworkSpec, RestorationNetwork
+from restorert.networks.rewrites import FUSES_EPILOGUES, replace_modules
+from restorert.networks.spec import NetworkFamily, NetworkSpec, RestorationNetwork, Rewrite
 
 PAPER = "NAFNet (Chen et al., ECCV 2022)"
 PAPER_DCPT = "DCPT (Hu et al., ICLR 2025)"
@@ -151,16 +152,19 @@ class ChannelAttention(nn.ModuleList):
         # The pooling belongs to the gate's op; it stands here for the number in the weights' names.
         super().__init__([nn.Identity(), nn.Conv2d(channels, channels, 1)])
 
-    def forward(self, gates: Tensor, bounds: Bounds | None) -> Tensor:
-        """[N, 2C, H, W] -> the gated tensor [N, C, H, W] times its scale."""
-        if bounds is None:
-            gated, mean = ops.simple_gate_mean(gates)
-            mean = mean[:, :, None, None]
-        else:
-            gated = ops.simple_gate(gates)
-            mean = local_mean(gated, bounds)
-        scale: Tensor = self[1](mean.to(gates.dtype))
-        return gated * scale
+    def forward(self, mean: Tensor) -> Tensor:
+        """The gate's mean, [N, C] over the picture or [N, C, H, W] over windows, -> the scale."""
+        pooled = mean if mean.ndim == 4 else mean[:, :, None, None]
+        scale: Tensor = self[1](pooled.to(self[1].weight.dtype))
+        return scale
+
+
+def gate(gates: Tensor, bounds: Bounds | None) -> tuple[Tensor, Tensor]:
+    """[N, 2C, H, W] -> the gated tensor [N, C, H, W] and its mean, over the picture or windows."""
+    if bounds is None:
+        return ops.simple_gate_mean(gates)
+    gated = ops.simple_gate(gates)
+    return gated, local_mean(gated, bounds)
 
 
 class NAFBlock(nn.Module):
@@ -182,10 +186,170 @@ class NAFBlock(nn.Module):
         self.gamma = nn.Parameter(torch.ones(1, channels, 1, 1))
 
     def forward(self, x: Tensor, bounds: Bounds | None) -> Tensor:
-        attended = self.sca(self.conv2(self.conv1(self.norm1(x))), bounds)
-        x = x + self.conv3(attended) * self.beta
+        gated, mean = gate(self.conv2(self.conv1(self.norm1(x))), bounds)
+        x = x + self.conv3(gated * self.sca(mean)) * self.beta
         gated = ops.simple_gate(self.conv4(self.norm2(x)))
         return cast(Tensor, x + self.conv5(gated) * self.gamma)
+
+
+def _folded(
+    conv: nn.Conv2d, *, before: LayerNorm2d | None = None, after: Tensor | None = None
+) -> nn.Conv2d:
+    """A 1x1 convolution with the norm's weight and bias before it, or a scale after it, folded in.
+
+    Computed in float64: the fold adds no error of its own.
+    """
+    weight, bias = conv.weight.double(), cast(Tensor, conv.bias).double()
+    if before is not None:
+        bias = bias + weight.flatten(1) @ before.bias.double()
+        weight = weight * before.weight.double()[:, None, None]
+    if after is not None:
+        bias = bias * after.flatten().double()
+        weight = weight * after.flatten().double()[:, None, None, None]
+    return _convolution(weight, bias, conv)
+
+
+def _convolution(weight: Tensor, bias: Tensor, like: nn.Conv2d) -> nn.Conv2d:
+    """A convolution of these numbers and of ``like``'s form: of some of its outputs, perhaps."""
+    outputs = len(weight)
+    groups = outputs if like.groups == like.out_channels else like.groups
+    kernel, padding = cast(tuple[int, int], like.kernel_size), cast(tuple[int, int], like.padding)
+    inputs = weight.shape[1] * groups
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, groups=groups)
+    conv.weight = nn.Parameter(weight.detach().to(like.weight))
+    conv.bias = nn.Parameter(bias.detach().to(like.weight))
+    return conv
+
+
+def _halves(convolutions: nn.ModuleList) -> nn.ModuleList:
+    """The same outputs from two convolutions."""
+    (conv,) = (cast(nn.Conv2d, conv) for conv in convolutions)
+    middle = conv.out_channels // 2
+    parts = slice(None, middle), slice(middle, None)
+    biases = cast(Tensor, conv.bias)
+    return nn.ModuleList(_convolution(conv.weight[part], biases[part], conv) for part in parts)
+
+
+class NormalisedConv(nn.Module):
+    """Layer norm, then a 1x1 convolution, in one piece or by halves of its outputs.
+
+    Attributes:
+        convolutions: one, or two; with the norm's weight and bias folded in.
+        norm_last: divide what the convolution gives by the deviation, instead of what it takes:
+            W (x - mean) / sigma is W' x / sigma, where the rows of W' are those of W less their
+            mean. The normalised tensor is never stored.
+    """
+
+    def __init__(self, norm: LayerNorm2d, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList([_folded(conv, before=norm)])
+        self.register_buffer("ones", torch.ones_like(norm.weight))
+        self.register_buffer("zeros", torch.zeros_like(norm.weight))
+        self.norm_last = False
+
+    def centre(self) -> None:
+        """Take the mean out of the weights, and be `norm_last`."""
+        for conv in self.convolutions:
+            weight = cast(nn.Conv2d, conv).weight
+            weight.data -= weight.data.double().mean(1, keepdim=True).to(weight)
+        self.norm_last = True
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        if not self.norm_last:
+            normalised = ops.layer_norm_2d(x, self.ones, self.zeros, eps=1e-6)
+            return [conv(normalised) for conv in self.convolutions]
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        variance = (wide - wide.mean(1, keepdim=True)).square().mean(1, keepdim=True)
+        inverse = torch.rsqrt(variance + 1e-6).to(x.dtype)
+        convolutions = (cast(nn.Conv2d, conv) for conv in self.convolutions)
+        return [
+            F.conv2d(x, conv.weight) * inverse + cast(Tensor, conv.bias)[:, None, None]
+            for conv in convolutions
+        ]
+
+
+class DeployedNAFBlock(nn.Module):
+    """A `NAFBlock` without affine norms and residual scales, which other rewrites take further.
+
+    Attributes:
+        scale_in_weights: conv3 takes the attention's scale into its weights, image by image,
+            instead of a scaled tensor. Not where the scale is a picture (TLC).
+    """
+
+    def __init__(self, block: NAFBlock) -> None:
+        super().__init__()
+        self.conv1 = NormalisedConv(block.norm1, block.conv1)
+        self.conv2 = nn.ModuleList([block.conv2])
+        self.sca = block.sca
+        self.conv3 = _folded(block.conv3, after=block.beta)
+        self.conv4 = NormalisedConv(block.norm2, block.conv4)
+        self.conv5 = _folded(block.conv5, after=block.gamma)
+        self.scale_in_weights = False
+
+    def split(self) -> None:
+        """Have the halves that the first gate multiplies made by two convolutions each."""
+        self.conv1.convolutions, self.conv2 = _halves(self.conv1.convolutions), _halves(self.conv2)
+
+    def forward(self, x: Tensor, bounds: Bounds | None) -> Tensor:
+        hidden = [conv(half) for conv, half in zip(self.conv2, self.conv1(x), strict=True)]
+        if len(hidden) == 1:
+            gated, mean = gate(hidden[0], bounds)
+        else:
+            gated = hidden[0] * hidden[1]
+            wide = gated.to(torch.promote_types(gated.dtype, torch.float32))
+            mean = wide.mean(dim=(2, 3)) if bounds is None else local_mean(gated, bounds)
+        scale = self.sca(mean)
+        if self.scale_in_weights and bounds is None:
+            weight = self.conv3.weight.flatten(1).T * scale.flatten(2)
+            product = gated.permute(0, 2, 3, 1) @ weight[:, None] + cast(Tensor, self.conv3.bias)
+            attended = product.permute(0, 3, 1, 2)
+        else:
+            attended = self.conv3(gated * scale)
+        x = x + attended
+        halves = self.conv4(x)
+        gated = halves[0] * halves[1] if len(halves) == 2 else ops.simple_gate(halves[0])
+        return cast(Tensor, x + self.conv5(gated))
+
+
+def _fold_affine(network: nn.Module) -> int:
+    return replace_modules(
+        network, lambda module: DeployedNAFBlock(module) if isinstance(module, NAFBlock) else None
+    )
+
+
+def _deployed_blocks(network: nn.Module) -> list[DeployedNAFBlock]:
+    _fold_affine(network)
+    return [module for module in network.modules() if isinstance(module, DeployedNAFBlock)]
+
+
+# Up to here TensorRT runs a 1x1 convolution as one, whose kernel takes what follows; of more
+# channels it makes a matrix product, which takes a bias only.
+_WIDEST_WITH_EPILOGUE = 128
+
+
+def _split_gates(network: nn.Module) -> int:
+    blocks = _deployed_blocks(network)
+    for block in blocks:
+        block.split()
+        if block.conv5.in_channels <= _WIDEST_WITH_EPILOGUE:
+            block.conv4.convolutions = _halves(block.conv4.convolutions)
+    return len(blocks)
+
+
+def _norm_last(network: nn.Module) -> int:
+    blocks = _deployed_blocks(network)
+    for block in blocks:
+        block.conv4.centre()
+        if block.conv5.in_channels <= _WIDEST_WITH_EPILOGUE:
+            block.conv1.centre()
+    return len(blocks)
+
+
+def _scale_in_weights(network: nn.Module) -> int:
+    blocks = _deployed_blocks(network)
+    for block in blocks:
+        block.scale_in_weights = True
+    return len(blocks)
 
 
 class Level(nn.Sequential):
@@ -209,6 +373,34 @@ class Level(nn.Sequential):
 
 class NAFNet(RestorationNetwork):
     """NAFNet of any published size. See `NAFNetConfig`."""
+
+    rewrites = (
+        Rewrite(
+            "fold-affine",
+            "W (a x + b) = (W a) x + W b, a (W x + b) = (a W) x + a b: the norms' weights and "
+            "biases and the residuals' beta and gamma are part of the convolutions beside them",
+            _fold_affine,
+        ),
+        Rewrite(
+            "split-gate",
+            "(W x)_1 * (W x)_2 = (W_1 x) * (W_2 x): the product is the second one's epilogue, and "
+            "nothing is sliced",
+            _split_gates,
+            FUSES_EPILOGUES,
+        ),
+        Rewrite(
+            "norm-last",
+            "W (x - mean) / sigma = (W - W 1/C) x / sigma: the normalised tensor is never stored",
+            _norm_last,
+            FUSES_EPILOGUES,
+        ),
+        Rewrite(
+            "scale-in-weights",
+            "W (s * y) = (W diag s) y: the attended tensor is never stored",
+            _scale_in_weights,
+            FUSES_EPILOGUES,
+        ),
+    )
 
     def __init__(self, config: NAFNetConfig | None = None) -> None:
         super().__init__()

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from restorert.networks.spec import Rewrite
 
+FUSES_EPILOGUES = frozenset({"tensorrt", "tensorrt_rtx"})
+"""Runners whose compiler puts a scale that is computed at run time into a convolution's kernel."""
+
 
 def replace_modules(root: nn.Module, make: Callable[[nn.Module], nn.Module | None]) -> int:
     """Put ``make(child)`` in the place of every descendant for which it is not None.

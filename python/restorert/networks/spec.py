@@ -68,14 +68,13 @@ class Rewrite:
         name: what `RestorationNetwork.deploy` and the benchmarks call it.
         identity: why the function stays the same, as a formula.
         apply: changes the network in place; returns at how many places.
-        instead_of: the fused op that it does without. Runners with a kernel for that op keep the
-            op; graph compilers, which see only its parts, get the rewrite.
+        runners: those it pays on, by measurement; None for all.
     """
 
     name: str
     identity: str
     apply: Callable[[Any], int]
-    instead_of: str | None = None
+    runners: frozenset[str] | None = None
 
 
 class RestorationNetwork(nn.Module):
@@ -96,16 +95,15 @@ class RestorationNetwork(nn.Module):
     deployed: tuple[str, ...] = ()
 
     def deploy(
-        self, *, plugins: bool = True, only: Collection[str] | None = None
+        self, runner: str = "torch", *, only: Collection[str] | None = None
     ) -> RestorationNetwork:
         """A copy in deploy form: the same function, fewer bytes and MACs, for inference only.
 
         Its state dict is no longer the authors'; keep the network to save or train it.
 
         Args:
-            plugins: whether what runs it has kernels for the fused ops; where it has not, ops are
-                replaced by what a graph compiler does better.
-            only: names of the rewrites to apply; None for all.
+            runner: what will run it: a runner's name, or a TensorRT module's.
+            only: names of the rewrites to apply, on whatever runner; None for all that pay there.
 
         Returns:
             The copy; this network itself where it is deployed already or nothing applies.
@@ -120,8 +118,11 @@ class RestorationNetwork(nn.Module):
         chosen = [
             rewrite
             for rewrite in self.rewrites
-            if (only is None or rewrite.name in only)
-            and not (plugins and rewrite.instead_of is not None)
+            if (
+                rewrite.name in only
+                if only is not None
+                else rewrite.runners is None or runner in rewrite.runners
+            )
         ]
         if self.deployed or not chosen:
             return self

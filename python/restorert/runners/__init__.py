@@ -257,7 +257,7 @@ def build_engine_file(
         weights = weights_hash(network)
         if progress:
             progress("exporting to ONNX", 0.0)
-        form = network.deploy(plugins=backend.has_plugins()) if deploy else network
+        form = network.deploy(backend.name) if deploy else network
         onnx_path = _cached_onnx(form, backend.onnx_precision(precision), cache, weights)
         if progress:
             progress("exporting to ONNX", 1.0)

@@ -73,10 +73,6 @@ class Backend(Protocol):
         """The precision of the ONNX file that an engine of ``precision`` is built from."""
         ...
 
-    def has_plugins(self) -> bool:
-        """Whether its engines run restorert's own kernels for the fused ops."""
-        ...
-
     def build(
         self,
         onnx_path: str | os.PathLike[str],

@@ -88,9 +88,6 @@ class OpenVINOBackend:
     def onnx_precision(self, precision: str) -> str:
         return "fp32"
 
-    def has_plugins(self) -> bool:
-        return False
-
     def build(
         self,
         onnx_path: str | os.PathLike[str],

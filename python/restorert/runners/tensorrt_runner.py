@@ -21,7 +21,6 @@ from restorert.engine.tensorrt_build import (
     build_tensorrt,
     load_module,
     load_plugins,
-    supports_plugins,
 )
 from restorert.errors import (
     DeviceMemoryError,
@@ -162,9 +161,6 @@ class TensorRTBackend:
 
     def onnx_precision(self, precision: str) -> str:
         return precision
-
-    def has_plugins(self) -> bool:
-        return supports_plugins(load_module(self.name))
 
     def build(
         self,

@@ -59,7 +59,7 @@ class TorchRunner:
             channels_last = self.precision != "fp32"
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if deploy:
-            network = network.deploy()
+            network = network.deploy(self.name)
         cast = cast_network(network, precision)  # refuses what the asked precision cannot hold
         if self.precision != precision:
             cast = cast_network(network, self.precision)
