@@ -211,8 +211,8 @@ class HINet(RestorationNetwork):
             "split-half-instance-norm",
             "HIN(W x + b) = [IN(W1 x), W2 x + b2]: no slice, no copy; b1 cancels in x - mean(x)",
             _split_half_instance_norms,
-            # TensorRT has the plugin, torch and CUDA the kernel.
-            frozenset({"tensorrt_rtx", "openvino"}),
+            # TensorRT has the plugin, torch and CUDA the kernel; OpenVINO gains nothing by it.
+            frozenset({"tensorrt_rtx"}),
         ),
         Rewrite(
             "drop-cancelled-bias",

@@ -380,6 +380,7 @@ class NAFNet(RestorationNetwork):
             "W (a x + b) = (W a) x + W b, a (W x + b) = (a W) x + a b: the norms' weights and "
             "biases and the residuals' beta and gamma are part of the convolutions beside them",
             _fold_affine,
+            FUSES_EPILOGUES | {"torch", "cuda"},  # OpenVINO folds them itself
         ),
         Rewrite(
             "split-gate",
