@@ -155,7 +155,8 @@ class ChannelAttention(nn.ModuleList):
     def forward(self, mean: Tensor) -> Tensor:
         """The gate's mean, [N, C] over the picture or [N, C, H, W] over windows, -> the scale."""
         pooled = mean if mean.ndim == 4 else mean[:, :, None, None]
-        scale: Tensor = self[1](pooled.to(self[1].weight.dtype))
+        convolution = cast(nn.Conv2d, self[1])
+        scale: Tensor = convolution(pooled.to(convolution.weight.dtype))
         return scale
 
 
@@ -239,6 +240,9 @@ class NormalisedConv(nn.Module):
             W (x - mean) / sigma is W' x / sigma, where the rows of W' are those of W less their
             mean. The normalised tensor is never stored.
     """
+
+    ones: Tensor
+    zeros: Tensor
 
     def __init__(self, norm: LayerNorm2d, conv: nn.Conv2d) -> None:
         super().__init__()
