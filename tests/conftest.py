@@ -8,6 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
+try:
+    import hypothesis
+except ImportError:  # the kernels' tests on a GPU machine do without
+    pass
+else:
+    # The same cases at every run; HYPOTHESIS_PROFILE=explore looks for new ones.
+    hypothesis.settings.register_profile("repeatable", derandomize=True)
+    hypothesis.settings.register_profile("explore", max_examples=1000)
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
 REQUIRE_GPU = os.environ.get("RESTORERT_REQUIRE_GPU") == "1"
 
 

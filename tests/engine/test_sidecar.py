@@ -194,6 +194,15 @@ def test_hostile_values(built: Path, tmp_path: Path, data: st.DataObject) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_targets_that_are_no_text(built: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.openvino"
+    copy.write_bytes(b"")
+    original = json.loads(sidecar_path(built).read_text())
+    sidecar_path(copy).write_text(json.dumps(original | {"targets": [None]}))
+    with pytest.raises(EngineMismatchError, match="'targets' are not compute capabilities; build"):
+        rr.load_engine(copy)
+
+
 @given(st.text())
 @example("\x1b]0;title\x07\nrebuild: rm")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

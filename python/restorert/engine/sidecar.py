@@ -131,6 +131,8 @@ def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
         value = raw.get(name)
         if not isinstance(value, kind) or isinstance(value, bool) or not _is_flat(value):
             raise EngineMismatchError(f"sidecar {path}: {name!r} is missing or damaged; {cure}")
+    if not all(isinstance(target, str) for target in raw.get("targets", ())):
+        raise EngineMismatchError(f"sidecar {path}: 'targets' are not compute capabilities; {cure}")
     known = {name: _printable(raw[name]) for name in _TYPES if name in raw}
     try:
         known["profile"] = ShapeProfile.from_json(known["profile"])

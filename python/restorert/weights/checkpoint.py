@@ -324,6 +324,8 @@ def _under(keys: list[str]) -> str:
 
 def _canonical(path: Path, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names without prefixes; plain, contiguous float32 tensors."""
+    if not state_dict:
+        raise CheckpointError(f"{path}: holds no tensors; this is no checkpoint of a network")
     names = list(state_dict)
     while True:
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)
