@@ -109,7 +109,7 @@ def test_contrastive_loss(rng: torch.Generator) -> None:
     a, p, n = (t[..., ::2, ::2] ** 2 for t in (a, p, n))
     second = np.abs(a - p).mean() / np.abs(a - n).mean()
     # the last two of 1/32, 1/16, 1/8, 1/4, 1; eps moves it by 4e-7
-    assert float(found) == pytest.approx(first / 4 + second, rel=1e-6)
+    assert float(found.detach()) == pytest.approx(first / 4 + second, rel=1e-6)
     found.backward()
     assert anchor.grad is not None
     moved = (anchor - 0.1 * anchor.grad).detach()
@@ -120,7 +120,7 @@ def test_contrastive_loss(rng: torch.Generator) -> None:
     assert torch.isfinite(degenerate)
     many = losses.contrastive_loss(anchor, positive, negative, lambda x: [x] * 7)
     expected = (2 / 32 + 1 / 32 + 1 / 16 + 1 / 8 + 1 / 4 + 1) * first
-    assert float(many) == pytest.approx(expected, rel=1e-6)
+    assert float(many.detach()) == pytest.approx(expected, rel=1e-6)
     with pytest.raises(InputError, match="2 feature maps need as many weights, not 1"):
         losses.contrastive_loss(anchor, positive, negative, features, [1.0])
 
