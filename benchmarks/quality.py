@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
             planes = np.ascontiguousarray(picture.transpose(2, 0, 1))[None]
             return np.asarray(engine(planes))[0].transpose(1, 2, 0)
 
-        for task, degraded in (("noise", noisy), ("jpeg", packed)):
+        for task, degraded in (("noise", noisy), ("jpeg", packed), ("clean", clean)):
             rows += _measure(label, task, restore, degraded, clean, options.repeats, warm=True)
         if precision == precisions[0]:
             shown = {name: np.clip(restore(noisy[name]), 0, 1) for name in PICTURES}
@@ -175,7 +175,12 @@ def _non_local_means(noisy: dict[str, Floats], clean: dict[str, Floats]) -> list
 
 
 def _print(console: Console, rows: list[dict[str, Any]]) -> None:
-    for task, title in (("noise", f"sigma {SIGMA:g}"), ("jpeg", f"JPEG quality {QUALITY}")):
+    titles = {
+        "noise": f"sigma {SIGMA:g}",
+        "jpeg": f"JPEG quality {QUALITY}",
+        "clean": "untouched pictures",
+    }
+    for task, title in titles.items():
         table = Table(title=f"{title}: PSNR in dB, seconds for the four pictures")
         for heading in ("method", *PICTURES, "mean", "seconds", "times faster than BM3D"):
             table.add_column(heading)

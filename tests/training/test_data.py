@@ -88,12 +88,30 @@ def test_labels_are_the_degradations_and_come_in_their_shares() -> None:
 
 
 def test_crops_come_from_the_photographs() -> None:
-    """With turning, exchanging and joining in, every crop keeps the photograph's values."""
+    """Turned, exchanged, joined and sharpened, every crop keeps a grey photograph's value."""
     picture = np.full((70, 70, 3), 51, np.uint8)
-    crops = Pairs([picture], [NOISE]).batch(0, 32, 16).clean
+    pairs = Pairs([picture], [NOISE])
+    pairs.lined = pairs.grained = 0.0
+    crops = pairs.batch(0, 32, 16).clean
     brightest = crops.amax(dim=(1, 2, 3))
     assert brightest.max() == pytest.approx(0.2)
     assert brightest.min() >= 0.1 - 1e-6
+
+
+@pytest.mark.parametrize("share", ["sharpened", "joined", "lined", "grained"])
+def test_each_hardening_stays_in_range_and_adds_detail(share: str) -> None:
+    rows, columns = np.mgrid[:80, :80]
+    soft = np.stack([rows, columns, 80 + (rows + columns) / 2], axis=2) + 20
+    pairs = Pairs([soft.astype(np.uint8)], [NOISE])
+    detail = {}
+    for chance in (0.0, 1.0):
+        for name in ("sharpened", "joined", "lined", "grained"):
+            setattr(pairs, name, chance if name == share else 0.0)
+        clean = pairs.batch(0, 32, 32).clean
+        assert 0 <= clean.min() <= clean.max() <= 1
+        detail[chance] = float((clean[..., 1:] - clean[..., :-1]).abs().mean())
+    # sharpening finds nothing to sharpen in a slope but its rounding
+    assert detail[1.0] > detail[0.0] * (0.99 if share == "sharpened" else 1.2)
 
 
 @pytest.mark.parametrize(

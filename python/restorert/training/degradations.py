@@ -114,7 +114,7 @@ class GaussianBlur(_Ranges):
         sigma = rng.uniform(*self.sigma)
         radius = max(1, math.ceil(3 * sigma))
         line = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-        return _convolve(picture, np.outer(line, line) / line.sum() ** 2)
+        return convolve(picture, np.outer(line, line) / line.sum() ** 2)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class MotionBlur(_Ranges):
     limits: ClassVar[Mapping[str, Range]] = {"length": (1.0, 200.0)}
 
     def __call__(self, picture: Picture, rng: np.random.Generator) -> Picture:
-        return _convolve(picture, line_kernel(rng.uniform(*self.length), rng.uniform(*self.angle)))
+        return convolve(picture, line_kernel(rng.uniform(*self.length), rng.uniform(*self.angle)))
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class RainStreaks(_Ranges):
         margin = kernel.shape[0] // 2
         drops = rng.random((height + 2 * margin, width + 2 * margin, 1), dtype=np.float32)
         drops = np.where(drops < density, 0.5 + drops / max(density, 1e-9) / 2, 0.0)
-        streaks = _convolve(drops.astype(np.float32), kernel / kernel.max())
+        streaks = convolve(drops.astype(np.float32), kernel / kernel.max())
         streaks = streaks[margin : margin + height, margin : margin + width]
         rain = np.float32(strength) * np.minimum(streaks, 1.0)
         return _float32(1.0 - (1.0 - picture) * (1.0 - rain))
@@ -306,7 +306,7 @@ def _float32(picture: NDArray[Any]) -> Picture:
     return np.asarray(picture, np.float32)
 
 
-def _convolve(picture: Picture, kernel: NDArray[Any]) -> Picture:
+def convolve(picture: Picture, kernel: NDArray[Any]) -> Picture:
     """Each channel with an odd kernel, the border pixels repeated outwards."""
     # Convolution turns the kernel around; conv2d does not.
     weight = torch.from_numpy(np.ascontiguousarray(kernel[::-1, ::-1], np.float32))[None, None]
