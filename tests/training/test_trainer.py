@@ -179,6 +179,8 @@ def test_exported_weights_load_into_the_float32_network(tmp_path: Path) -> None:
         assert torch.equal(value, run.mean[name].half().float())
     started = trainer(tmp_path / "next", initial=path)
     assert torch.equal(started.module.state_dict()["last.weight"], loaded.last.weight)
+    started.train(until=1)
+    assert trainer(tmp_path / "next", initial=tmp_path / "gone.safetensors").step == 1
     wrong = dataclasses.replace(MINI, config={"width": 8, "depth": 2, "hin_levels": (1, 1)})
     with pytest.raises(CheckpointError, match="a hinet of other sizes than recipe mini trains"):
         trainer(tmp_path / "wrong", wrong, initial=path)

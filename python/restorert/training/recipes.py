@@ -130,10 +130,10 @@ _PHOTOGRAPHS: tuple[tuple[float, Degradation], ...] = (
 )
 
 _TINY_NAFNET = {
-    "width": 16,
-    "encoder_blocks": (1, 1, 1, 2),
+    "width": 12,
+    "encoder_blocks": (1, 1, 2),
     "middle_blocks": 1,
-    "decoder_blocks": (1, 1, 1, 1),
+    "decoder_blocks": (1, 1, 1),
 }
 
 RECIPES: dict[str, Recipe] = {
@@ -158,7 +158,7 @@ RECIPES: dict[str, Recipe] = {
             config=_TINY_NAFNET,
             objective="dcpt",
             steps=1500,
-            phases=(Phase(1.0, 64, 10),),
+            phases=(Phase(1.0, 48, 8),),
             warmup=50,
             degradations=tuple((1.0, made) for made in dcpt_degradations().values()),
             zeroed=("ending",),
@@ -170,7 +170,7 @@ RECIPES: dict[str, Recipe] = {
             config=_TINY_NAFNET,
             objective="psnr",
             steps=1500,
-            phases=(Phase(1.0, 64, 10),),
+            phases=(Phase(1.0, 48, 8),),
             warmup=50,
             degradations=tuple((1.0, made) for made in dcpt_degradations().values()),
             zeroed=("ending",),

@@ -106,7 +106,8 @@ class Trainer:
             seed=recipe.seed,
         )
         self.validation = [_middle(picture, 256) for picture in validation]
-        self.module = _module(recipe, initial).to(self.device, memory_format=torch.channels_last)
+        start = None if self.checkpoint.exists() else initial
+        self.module = _module(recipe, start).to(self.device, memory_format=torch.channels_last)
         self.module.train().requires_grad_(True)
         parameters = list(self.module.parameters())
         self.optimizer = torch.optim.Adam(
