@@ -61,7 +61,10 @@ def run(options: argparse.Namespace) -> int:
             raise InputError(f"--hold-out {name}: no such picture in {options.images}")
     seen = [levels for name, levels in photographs.items() if name not in held]
     unseen = Pairs(
-        [photographs[name] for name in held], list(dcpt_degradations().values()), seed=12345
+        [photographs[name] for name in held],
+        list(dcpt_degradations().values()),
+        hardened=False,
+        seed=12345,
     )
     tests = [unseen.batch(step, 20, PATCH) for step in range(CROPS // 20)]
 

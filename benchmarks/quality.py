@@ -117,7 +117,7 @@ def _measure(
     *,
     warm: bool,
 ) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, picture in degraded.items():
         if warm:
             method(picture)
@@ -207,7 +207,7 @@ def _sheet(
 ) -> NDArray[np.uint8]:
     """A row a picture: input, output, target, with white between them."""
     bar = np.ones((CROP, 4, 3), np.float32)
-    rows = []
+    rows: list[Floats] = []
     for name in PICTURES:
         top, left = CROPS[name]
         cut = [p[name][top : top + CROP, left : left + CROP] for p in (noisy, restored, clean)]

@@ -88,11 +88,9 @@ def test_labels_are_the_degradations_and_come_in_their_shares() -> None:
 
 
 def test_crops_come_from_the_photographs() -> None:
-    """Turned, exchanged, joined and sharpened, every crop keeps a grey photograph's value."""
+    """Turned, exchanged and darkened, every crop keeps a grey photograph's value."""
     picture = np.full((70, 70, 3), 51, np.uint8)
-    pairs = Pairs([picture], [NOISE])
-    pairs.lined = pairs.grained = 0.0
-    crops = pairs.batch(0, 32, 16).clean
+    crops = Pairs([picture], [NOISE], hardened=False).batch(0, 32, 16).clean
     brightest = crops.amax(dim=(1, 2, 3))
     assert brightest.max() == pytest.approx(0.2)
     assert brightest.min() >= 0.1 - 1e-6

@@ -112,7 +112,8 @@ class Pairs:
 
     Photographs of nature are soft where man-made things are hard, and a restorer that has seen
     nothing else takes wires, railings and wood grain for noise. So a share of the crops is
-    sharpened, joined of two along a straight edge, crossed by drawn lines, or overlaid with grain.
+    sharpened, joined of two along a straight edge, crossed by drawn lines, or overlaid with grain,
+    unless ``hardened`` is False.
     """
 
     candidates = 3
@@ -128,6 +129,7 @@ class Pairs:
         degradations: Sequence[Degradation],
         *,
         shares: Sequence[float] | None = None,
+        hardened: bool = True,
         seed: int = 0,
     ) -> None:
         """Hold the photographs, and halves of them.
@@ -136,6 +138,7 @@ class Pairs:
             photographs: [H, W, 3] uint8 RGB each.
             degradations: one is drawn a crop; its place in the list is the crop's label.
             shares: how often each is drawn, any positive numbers; None for all alike.
+            hardened: crops with hard edges added: see the class.
             seed: of everything drawn.
 
         Raises:
@@ -151,6 +154,7 @@ class Pairs:
         self.degradations = tuple(degradations)
         self.shares = weights / weights.sum()
         self.seed = seed
+        self.hardened = hardened
         self.pictures = [shrink(picture, n) for n in (1, 2, 4) for picture in photographs]
 
     def batch(self, step: int, count: int, patch: int) -> Batch:
@@ -189,15 +193,15 @@ class Pairs:
         rng: np.random.Generator,
     ) -> Picture:
         crop = self._cut(pictures, chances, patch, rng)
-        if rng.random() < self.joined:
-            other = self._cut(pictures, chances, patch, rng)
-            crop = _joined(crop, other, rng)
-        if rng.random() < self.sharpened:
-            crop = _sharpened(crop, rng)
-        if rng.random() < self.lined:
-            crop = _lined(crop, rng)
-        if rng.random() < self.grained:
-            crop = _grained(crop, rng)
+        if self.hardened:
+            if rng.random() < self.joined:
+                crop = _joined(crop, self._cut(pictures, chances, patch, rng), rng)
+            if rng.random() < self.sharpened:
+                crop = _sharpened(crop, rng)
+            if rng.random() < self.lined:
+                crop = _lined(crop, rng)
+            if rng.random() < self.grained:
+                crop = _grained(crop, rng)
         if rng.random() < 0.5:
             crop = crop[..., rng.permutation(3)]
         if rng.random() < 0.3:

@@ -53,6 +53,7 @@ class Recipe:
         gradient_norm: gradients are clipped to this norm; infinity for not at all.
         ema: decay of the mean of the weights that is validated and exported, below 1.
         degradations: share, degradation.
+        hardened: crops with hard edges added, see `Pairs`.
         precision: "bf16" runs convolutions in bfloat16 (autocast) over float32 weights.
         zeroed: modules whose weights start at 0, such as the last convolution before the residual
             is added: the network starts as the identity and needs not learn to be it.
@@ -73,6 +74,7 @@ class Recipe:
     gradient_norm: float = math.inf
     ema: float = 0.999
     degradations: tuple[tuple[float, Degradation], ...] = ((1.0, GaussianNoise()),)
+    hardened: bool = True
     precision: Literal["fp32", "bf16"] = "fp32"
     zeroed: tuple[str, ...] = ()
     seed: int = 0
@@ -159,8 +161,13 @@ RECIPES: dict[str, Recipe] = {
             objective="dcpt",
             steps=1500,
             phases=(Phase(1.0, 48, 8),),
+            learning_rate=2e-3,
             warmup=50,
+            gradient_norm=1.0,
+            ema=0.99,
             degradations=tuple((1.0, made) for made in dcpt_degradations().values()),
+            # Drawn lines would pass for rain, grain for noise.
+            hardened=False,
             zeroed=("ending",),
             validation_steps=250,
         ),
@@ -171,8 +178,13 @@ RECIPES: dict[str, Recipe] = {
             objective="psnr",
             steps=1500,
             phases=(Phase(1.0, 48, 8),),
+            learning_rate=2e-3,
             warmup=50,
+            gradient_norm=1.0,
+            ema=0.99,
             degradations=tuple((1.0, made) for made in dcpt_degradations().values()),
+            # Drawn lines would pass for rain, grain for noise.
+            hardened=False,
             zeroed=("ending",),
             validation_steps=250,
         ),

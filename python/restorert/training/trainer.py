@@ -103,11 +103,12 @@ class Trainer:
             photographs,
             [made for _, made in recipe.degradations],
             shares=[share for share, _ in recipe.degradations],
+            hardened=recipe.hardened,
             seed=recipe.seed,
         )
         self.validation = [_middle(picture, 256) for picture in validation]
         start = None if self.checkpoint.exists() else initial
-        self.module = _module(recipe, start).to(self.device, memory_format=torch.channels_last)
+        self.module = self._placed(_module(recipe, start))
         self.module.train().requires_grad_(True)
         parameters = list(self.module.parameters())
         self.optimizer = torch.optim.Adam(
@@ -130,6 +131,12 @@ class Trainer:
 
     def _state(self) -> dict[str, Tensor]:
         return {k: v for k, v in self.module.state_dict().items() if v.is_floating_point()}
+
+    def _placed(self, module: nn.Module) -> nn.Module:
+        placed: nn.Module = module.to(  # type: ignore[call-overload]
+            self.device, memory_format=torch.channels_last
+        )
+        return placed
 
     # ---- the loop --------------------------------------------------------------------------------
 
@@ -262,7 +269,7 @@ class Trainer:
         """
         if not self.validation:
             return {}
-        module = self.averaged().to(self.device, memory_format=torch.channels_last)
+        module = self._placed(self.averaged())
         degradations = [made for _, made in self.recipe.degradations]
         found: dict[str, float] = {}
         rows: list[Tensor] = []
