@@ -254,9 +254,14 @@ def _lined(crop: Picture, rng: np.random.Generator) -> Picture:
         opacity = rng.uniform(0.15, 1.0)
         share = np.clip(np.float32(width / 2 + 0.5) - np.abs(distance), 0, min(width, 1))
         share = (share * np.float32(opacity))[..., None]
-        # Of a colour somewhere in the crop, or of any.
-        place = rng.integers(side, size=2)
-        colour = crop[place[0], place[1]] if rng.random() < 0.4 else rng.random(3)
+        # Mostly a shade of the crop's own colour: edges of colour alone are rare in photographs.
+        kind, place = rng.random(), rng.integers(side, size=2)
+        if kind < 0.2:
+            colour = rng.random(3)
+        elif kind < 0.5:
+            colour = crop[place[0], place[1]]
+        else:
+            colour = np.clip(crop.mean(axis=(0, 1)) * rng.uniform(0.0, 2.5), 0, 1)
         crop = crop * (1 - share) + np.asarray(colour, np.float32) * share
     return crop
 
