@@ -211,9 +211,9 @@ class LowLight(_Ranges):
         sigma: of the noise, in levels of 255.
     """
 
-    gain: Range = (0.6, 0.9)
-    gamma: Range = (1.8, 3.0)
-    sigma: Range = (0.0, 3.0)
+    gain: Range = (0.5, 0.9)
+    gamma: Range = (2.0, 3.5)
+    sigma: Range = (1.0, 5.0)
 
     limits: ClassVar[Mapping[str, Range]] = {
         "gain": (0.0, 1.0),
