@@ -122,13 +122,12 @@ class Recipe:
         return said
 
 
-# Half of the noise over the whole range and half where photographs are noisy; half of the crops
-# without JPEG, a quarter each with JPEG alone and on top of noise.
+# Most of the noise where photographs are noisy, some over the whole range; JPEG alone and on top.
 _PHOTOGRAPHS: tuple[tuple[float, Degradation], ...] = (
-    (0.25, GaussianNoise((0.0, 50.0))),
-    (0.25, GaussianNoise((15.0, 35.0))),
-    (0.25, Jpeg((30, 95))),
-    (0.25, Chain((GaussianNoise((0.0, 50.0)), Jpeg((30, 95))))),
+    (0.2, GaussianNoise((0.0, 50.0))),
+    (0.4, GaussianNoise((15.0, 35.0))),
+    (0.2, Jpeg((30, 95))),
+    (0.2, Chain((GaussianNoise((0.0, 50.0)), Jpeg((30, 95))))),
 )
 
 _TINY_NAFNET = {
