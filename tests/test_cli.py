@@ -116,7 +116,7 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ("export --model hinet -o none/a.onnx", "cannot write none/a.onnx"),
         ("export --model hinet -o .", "cannot write .: Is a directory"),
         ("export --model hinet -o a.onnx --shapes 1x3x17x16", "17x16 is 32x16"),
-        ("restore a.png b.png", "give a checkpoint with --weights FILE or a built engine"),
+        ("restore a.png b.png --model hinet", "no weights of hinet come with the package: give a"),
         ("restore a.png", "arguments are required: target"),
         ("restore a.png b.png --weights none.pth", "none.pth"),
         ("restore a.png b.png --engine none.engine", "none.engine has no sidecar"),

@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("source", type=Path, help="picture, or folder of pictures")
     restore.add_argument("target", type=Path, help="picture, or folder to write them to")
     _add_network(restore)
-    restore.add_argument("--engine", type=Path, help="a built engine instead of --weights")
+    restore.add_argument(
+        "--engine", type=Path, help="a built engine; without it and --weights: hinet-tiny"
+    )
     _add_precision(restore)
     _add_runner(restore)
     _add_deploy(restore)
@@ -247,12 +249,10 @@ def _restore(options: argparse.Namespace) -> int:
                 raise InputError(f"--engine excludes --{flag}: an engine brings its own")
         engine = load_engine(options.engine)
         console.print(engine.describe())
-    elif options.weights is not None:
-        engine = _FittingEngine(options, tile, console)
     else:
-        raise InputError(
-            "give a checkpoint with --weights FILE or a built engine with --engine FILE"
-        )
+        if options.weights is None:
+            options.weights = _shipped(options.model, console)
+        engine = _FittingEngine(options, tile, console)
     pairs = _pairs(options.source, options.target)
     from rich.progress import track
 
@@ -271,6 +271,27 @@ def _restore(options: argparse.Namespace) -> int:
     if failed:
         raise InputError(f"{failed} of {len(pairs)} pictures could not be restored")
     return 0
+
+
+# The network that restores where nobody names another.
+_DEFAULT = "hinet-tiny"
+
+
+def _shipped(model: str | None, console: Console) -> Path:
+    """The weights in the package for --model, or for want of it the default's; says so."""
+    from restorert.networks import network_spec
+    from restorert.weights import shipped_weights
+
+    shipped = shipped_weights()
+    name = model or _DEFAULT
+    task = network_spec(name).task
+    if name not in shipped:
+        raise InputError(
+            f"no weights of {name} come with the package: give a checkpoint with --weights FILE or "
+            "a built engine with --engine FILE"
+        )
+    console.print(f"no --weights: {name} with the package's own weights, for {task}")
+    return shipped[name]
 
 
 def _tile(text: str) -> Literal["auto"] | int | None:

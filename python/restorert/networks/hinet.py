@@ -342,6 +342,9 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> HINetConfig | No
 _ALL_LEVELS = HINetConfig()
 _DEEP_LEVELS = replace(_ALL_LEVELS, hin_levels=(3, 4))
 _FP32 = ("the picture and the residual's addition", "statistics of half_instance_norm")
+# Of 1.4 M parameters, trained by `restorert.training`; normalised where GoPro's variant is, on the
+# last two levels.
+_TINY = HINetConfig(width=16, depth=4, hin_levels=(2, 3))
 # The authors' repository (megvii-model/HINet) is MIT-licensed and covers the released weights.
 _LICENSE = "MIT"
 
@@ -356,14 +359,20 @@ _PAPER_PSNR = {
 
 
 def _variant(
-    name: str, task: str, config: HINetConfig, *, patch: int = 256, tile: int | None = None
+    name: str,
+    task: str,
+    config: HINetConfig,
+    *,
+    patch: int = 256,
+    tile: int | None = None,
+    licence: str = _LICENSE,
 ) -> NetworkSpec:
     return NetworkSpec(
         name=name,
         family="hinet",
         task=task,
         paper=PAPER,
-        weights_license=_LICENSE,
+        weights_license=licence,
         config=config,
         size_multiple=config.size_multiple,
         padding_mode="reflect",
@@ -387,6 +396,9 @@ FAMILY = NetworkFamily(
             _variant("hinet-rain", "deraining", _ALL_LEVELS, tile=256),
             _variant("hinet-sidd", "real-photo denoising", _ALL_LEVELS),
             _variant("hinet-sidd-0.5x", "real-photo denoising", replace(_ALL_LEVELS, width=32)),
+            _variant(
+                "hinet-tiny", "noise and JPEG artefacts", _TINY, patch=128, licence="Apache-2.0"
+            ),
         )
     },
     build=HINet,

@@ -2,7 +2,7 @@
 
 from restorert.weights.checkpoint import Checkpoint, CheckpointSource, read_checkpoint
 from restorert.weights.classifier import load_classifier
-from restorert.weights.network import load_network, save_network, weights_hash
+from restorert.weights.network import load_network, save_network, shipped_weights, weights_hash
 
 __all__ = [
     "Checkpoint",
@@ -11,5 +11,6 @@ __all__ = [
     "load_network",
     "read_checkpoint",
     "save_network",
+    "shipped_weights",
     "weights_hash",
 ]

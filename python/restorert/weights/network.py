@@ -25,6 +25,12 @@ from restorert.weights.checkpoint import Checkpoint, read_checkpoint
 
 _NETWORK_KEY = "restorert.network"
 _UNSEEN_KEY = "restorert.config"
+_SHIPPED = Path(__file__).parent / "data"
+
+
+def shipped_weights() -> dict[str, Path]:
+    """The checkpoints that come with the package, by the name of their network."""
+    return {path.stem: path for path in sorted(_SHIPPED.glob("*.safetensors"))}
 
 
 def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> RestorationNetwork:
@@ -34,7 +40,8 @@ def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> Re
     ``name``, else by the note `save_network` leaves, else by the file's name.
 
     Args:
-        path: a file `read_checkpoint` takes.
+        path: a file `read_checkpoint` takes; or, where there is no such file, the name of a network
+            whose weights come with the package (`shipped_weights`: "hinet-tiny").
         name: the variant, one of `list_networks()`. Widths that no published variant has are taken
             under any name of the family.
 
@@ -49,6 +56,8 @@ def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> Re
     """
     if name is not None:
         network_spec(name)
+    if not Path(path).exists():
+        path = shipped_weights().get(os.fspath(path), path)
     checkpoint = read_checkpoint(path)
     noted = checkpoint.source.metadata.get(_NETWORK_KEY)
     base = name or (noted if noted in list_networks() else None)

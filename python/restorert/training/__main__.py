@@ -1,0 +1,193 @@
+"""``python -m restorert.training``: train a network by a recipe; the same command resumes it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from restorert.errors import InputError, RestorertError
+
+if TYPE_CHECKING:
+    from restorert.training.trainer import Report
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see: {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status. No traceback reaches the user."""
+    try:
+        return _run(_parser().parse_args(arguments))
+    except (RestorertError, OSError, MemoryError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        print(f"restorert.training: error: {text}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("restorert.training: stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m restorert.training", description=__doc__)
+    parser.add_argument("--recipe", required=True, metavar="NAME", help="hinet-tiny, ...")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of photographs")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run's folder; default: runs/RECIPE"
+    )
+    parser.add_argument(
+        "--hold-out",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="photograph to validate with instead, by its file name; may be repeated",
+    )
+    parser.add_argument("--init", type=Path, metavar="FILE", help="weights to start from")
+    parser.add_argument("--steps", type=int, help="instead of the recipe's")
+    parser.add_argument("--learning-rate", type=float, help="instead of the recipe's")
+    parser.add_argument("--seed", type=int, help="instead of the recipe's")
+    parser.add_argument("--threads", type=int, help="of the CPU; default: torch's choice")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--report-every", type=float, default=30.0, metavar="SECONDS", help="default: 30"
+    )
+    parser.add_argument(
+        "--save-every", type=float, default=60.0, metavar="SECONDS", help="default: 60"
+    )
+    parser.add_argument(
+        "--export", type=Path, metavar="FILE", help="write the run's weights as they are, and end"
+    )
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    import torch
+
+    from restorert.training.data import read_photographs
+    from restorert.training.recipes import recipe
+    from restorert.training.trainer import Trainer, export_run
+
+    chosen = recipe(options.recipe)
+    changes = {
+        "steps": options.steps,
+        "learning_rate": options.learning_rate,
+        "seed": options.seed,
+    }
+    chosen = dataclasses.replace(chosen, **{k: v for k, v in changes.items() if v is not None})
+    out = options.out or Path("runs") / chosen.name
+    if options.threads is not None:
+        if options.threads < 1:
+            raise InputError(f"--threads takes a number from 1 on, not {options.threads}")
+        torch.set_num_threads(options.threads)
+    if options.export is not None:
+        written, step = export_run(out, options.export)
+        for path in written:
+            print(path)
+        print(f"weights after {step} steps", file=sys.stderr)
+        return 0
+    if options.images is None:
+        raise InputError("name a folder of photographs with --images DIR")
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch sees no GPU here; use --device cpu")
+    photographs = read_photographs(options.images)
+    held = _held_out(photographs, options.hold_out)
+    trainer = Trainer(
+        chosen,
+        [levels for name, levels in photographs.items() if name not in held],
+        out,
+        validation=[photographs[name] for name in held],
+        device=device,
+        initial=options.init,
+    )
+    verb = f"goes on after {trainer.step} of" if trainer.step else "takes"
+    print(
+        f"{chosen.name} {verb} {chosen.steps} steps on {device}: {len(photographs) - len(held)} "
+        f"photographs, validated with {', '.join(held) or 'none'}; {trainer.checkpoint}",
+        file=sys.stderr,
+        flush=True,
+    )
+    with _Display(chosen.steps) as show:
+        trainer.train(show, report_every=options.report_every, save_every=options.save_every)
+    if trainer.step < chosen.steps:
+        print(f"stopped after {trainer.step} steps; the same command goes on", file=sys.stderr)
+        return 130
+    for path in export_run(out, out / f"{chosen.network}.safetensors")[0]:
+        print(path)
+    return 0
+
+
+def _held_out(photographs: dict[str, Any], asked: Sequence[str]) -> list[str]:
+    """The pictures to validate with: those named, else every ninth from the fifth on."""
+    for name in asked:
+        if name not in photographs:
+            raise InputError(f"--hold-out {name}: no such picture among {', '.join(photographs)}")
+    held = list(dict.fromkeys(asked)) or list(photographs)[4::9]
+    if len(held) >= len(photographs):
+        raise InputError(f"{len(photographs)} photographs leave none to train with")
+    return held
+
+
+class _Display:
+    """A bar where somebody looks, a line a report elsewhere."""
+
+    def __init__(self, steps: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self.console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        self.bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=steps)
+
+    def __enter__(self) -> _Display:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, report: Report) -> None:
+        text = _line(report)
+        if self.console.is_terminal:
+            self.bar.update(self.task, completed=report.step, description=text)
+            if report.validation:
+                self.console.print(f"step {report.step}: {_validation(report)}")
+        else:
+            more = f"  validation: {_validation(report)}" if report.validation else ""
+            print(f"step {report.step}/{report.steps}  {text}{more}", file=sys.stderr, flush=True)
+
+
+def _line(report: Report) -> str:
+    # DCPT reports a share, everything else decibels.
+    is_share = 0 <= report.quality <= 1
+    quality = f"{report.quality:.1%} right" if is_share else f"PSNR {report.quality:.2f} dB"
+    minutes, seconds = divmod(round(report.seconds_left), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"loss {report.loss:.4f}  {quality}  left {hours}:{minutes:02d}:{seconds:02d}"
+
+
+def _validation(report: Report) -> str:
+    found = dict(report.validation)
+    if "accuracy" in found:
+        return f"{found['accuracy']:.1%} of the degradations named"
+    count = len(found) // 2
+    return ", ".join(
+        f"{found[f'input {i}']:.2f} -> {found[f'output {i}']:.2f} dB" for i in range(count)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,291 @@
+"""Photographs of a folder, and the training pairs cut from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from restorert.errors import InputError, PictureError
+from restorert.restore.images import FORMATS, read_image
+from restorert.training.degradations import Degradation, Picture, convolve, line_kernel
+
+Levels = NDArray[np.uint8]
+
+LARGEST_SIDE = 2000
+"""Pictures are shrunk by whole factors until their longer side is at most this."""
+
+
+def read_photographs(
+    folder: str | os.PathLike[str],
+    *,
+    largest_side: int = LARGEST_SIDE,
+    smallest_side: int = 64,
+) -> dict[str, Levels]:
+    """The pictures of a folder by file name, in alphabetical order, decoded and held in memory.
+
+    Photographs from the web carry sensor noise and JPEG residue, which a restorer must not learn
+    to keep: averaging n x n pixels divides both, and gives each crop more to show.
+
+    Args:
+        folder: PNG, JPEG, WebP and TIFF files; others are left alone.
+        largest_side: in pixels; a picture is averaged over n x n pixels, n the smallest whole
+            number that makes its longer side fit.
+        smallest_side: pictures whose shorter side is below this afterwards are refused.
+
+    Returns:
+        [H, W, 3] uint8 RGB each; grey pictures three times the same channel.
+
+    Raises:
+        PictureError: the folder is missing or holds no pictures, or one cannot be read or is too
+            small; the message names the file.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise PictureError(f"{folder}: no such folder; --images wants a folder of photographs")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in FORMATS)
+    if not paths:
+        raise PictureError(
+            f"{folder}: no pictures in it; put photographs there ({', '.join(FORMATS)})"
+        )
+    photographs: dict[str, Levels] = {}
+    for path in paths:
+        levels = _to_rgb8(read_image(path).pixels)
+        levels = shrink(levels, -(-max(levels.shape[:2]) // largest_side))
+        if min(levels.shape[:2]) < smallest_side:
+            raise PictureError(
+                f"{path}: {levels.shape[1]}x{levels.shape[0]} is too small to cut crops of "
+                f"{smallest_side} pixels from; take it out of the folder"
+            )
+        photographs[path.name] = levels
+    return photographs
+
+
+def _to_rgb8(pixels: NDArray[Any]) -> Levels:
+    if pixels.dtype == np.uint16:
+        pixels = np.rint(pixels / 257.0).astype(np.uint8)
+    rgb = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+    return np.ascontiguousarray(rgb)
+
+
+def shrink(levels: Levels, factor: int) -> Levels:
+    """Means over ``factor`` x ``factor`` pixels, rounded; what a whole block lacks is cut off."""
+    if factor <= 1:
+        return levels
+    height, width = (side // factor for side in levels.shape[:2])
+    cut = levels[: height * factor, : width * factor]
+    blocks = cut.reshape(height, factor, width, factor, levels.shape[2])
+    # Row by row: the mean of a whole large picture in float64 would take gigabytes.
+    total = blocks.sum(axis=3, dtype=np.uint32).sum(axis=1, dtype=np.uint32)
+    return np.rint(total / (factor * factor)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A step's pairs, float32.
+
+    Attributes:
+        degraded, clean: [N, 3, H, W]; the clean ones in [0, 1].
+        labels: [N] int64, the place of each pair's degradation in the list.
+    """
+
+    degraded: Tensor
+    clean: Tensor
+    labels: Tensor
+
+
+class Pairs:
+    """Batches of crops and their degraded selves, each a pure function of seed and step.
+
+    So a run that was killed goes on with the very pairs it would have seen: there is no random
+    state to save. A photograph is also offered at a half and a quarter of its size, if crops fit
+    in. Of ``candidates`` places the one with the most detail is taken (most of a photograph is sky
+    and bokeh, which take few steps to learn), but for a share that is cut wherever it falls. Crops
+    are turned and mirrored, their channels sometimes exchanged and their exposure changed.
+
+    Photographs of nature are soft where man-made things are hard, and a restorer that has seen
+    nothing else takes wires, railings and wood grain for noise. So a share of the crops is
+    sharpened, joined of two along a straight edge, crossed by drawn lines, or overlaid with grain,
+    unless ``hardened`` is False.
+    """
+
+    candidates = 3
+    anywhere = 0.3
+    sharpened = 0.3
+    joined = 0.2
+    lined = 0.25
+    grained = 0.2
+
+    def __init__(
+        self,
+        photographs: Sequence[Levels],
+        degradations: Sequence[Degradation],
+        *,
+        shares: Sequence[float] | None = None,
+        hardened: bool = True,
+        seed: int = 0,
+    ) -> None:
+        """Hold the photographs, and halves of them.
+
+        Args:
+            photographs: [H, W, 3] uint8 RGB each.
+            degradations: one is drawn a crop; its place in the list is the crop's label.
+            shares: how often each is drawn, any positive numbers; None for all alike.
+            hardened: crops with hard edges added: see the class.
+            seed: of everything drawn.
+
+        Raises:
+            InputError: no photographs or degradations, or shares that do not fit them.
+        """
+        if not photographs or not degradations:
+            raise InputError("training pairs need one photograph and one degradation at least")
+        weights = np.asarray(shares if shares is not None else [1.0] * len(degradations), float)
+        if len(weights) != len(degradations) or not (weights > 0).all():
+            raise InputError(
+                f"{len(degradations)} degradations need as many shares above 0, not {shares}"
+            )
+        self.degradations = tuple(degradations)
+        self.shares = weights / weights.sum()
+        self.seed = seed
+        self.hardened = hardened
+        self.pictures = [shrink(picture, n) for n in (1, 2, 4) for picture in photographs]
+
+    def batch(self, step: int, count: int, patch: int) -> Batch:
+        """The pairs of one step.
+
+        Args:
+            step: its number, >= 0.
+            count: pairs, N.
+            patch: height and width in pixels.
+
+        Raises:
+            InputError: no photograph is as large as the patch.
+        """
+        fitting = [picture for picture in self.pictures if min(picture.shape[:2]) >= patch]
+        if not fitting:
+            raise InputError(f"no photograph has {patch} pixels on its shorter side")
+        # The root of the area, lest one large photograph make up the training.
+        sides = np.sqrt([picture.shape[0] * picture.shape[1] for picture in fitting])
+        chances = sides / sides.sum()
+        clean = np.empty((count, patch, patch, 3), np.float32)
+        degraded = np.empty_like(clean)
+        labels = np.empty(count, np.int64)
+        for place in range(count):
+            rng = np.random.default_rng((self.seed, step, place))
+            clean[place] = self._crop(fitting, chances, patch, rng)
+            label = int(rng.choice(len(self.degradations), p=self.shares))
+            degraded[place] = self.degradations[label](clean[place], rng)
+            labels[place] = label
+        return Batch(_planes(degraded), _planes(clean), torch.from_numpy(labels))
+
+    def _crop(
+        self,
+        pictures: Sequence[Levels],
+        chances: NDArray[Any],
+        patch: int,
+        rng: np.random.Generator,
+    ) -> Picture:
+        crop = self._cut(pictures, chances, patch, rng)
+        if self.hardened:
+            if rng.random() < self.joined:
+                crop = _joined(crop, self._cut(pictures, chances, patch, rng), rng)
+            if rng.random() < self.sharpened:
+                crop = _sharpened(crop, rng)
+            if rng.random() < self.lined:
+                crop = _lined(crop, rng)
+            if rng.random() < self.grained:
+                crop = _grained(crop, rng)
+        if rng.random() < 0.5:
+            crop = crop[..., rng.permutation(3)]
+        if rng.random() < 0.3:
+            crop = np.float32(rng.uniform(0.5, 1.0)) * crop
+        return np.asarray(crop, np.float32)
+
+    def _cut(
+        self,
+        pictures: Sequence[Levels],
+        chances: NDArray[Any],
+        patch: int,
+        rng: np.random.Generator,
+    ) -> Picture:
+        picture = pictures[int(rng.choice(len(pictures), p=chances))]
+        tries = 1 if rng.random() < self.anywhere else self.candidates
+        best, most = picture[:patch, :patch], -1.0
+        for _ in range(tries):
+            top = int(rng.integers(picture.shape[0] - patch + 1))
+            left = int(rng.integers(picture.shape[1] - patch + 1))
+            crop = picture[top : top + patch, left : left + patch]
+            detail = float(np.abs(np.diff(crop[::2, :, 1].astype(np.int16), axis=1)).mean())
+            if detail > most:
+                best, most = crop, detail
+        turned = np.rot90(best, int(rng.integers(4)))
+        if rng.random() < 0.5:
+            turned = turned[:, ::-1]
+        return np.asarray(turned, np.float32) / np.float32(255)
+
+
+def _sharpened(crop: Picture, rng: np.random.Generator) -> Picture:
+    """Plus a share of what a blur of 3x3 pixels takes away."""
+    padded = np.pad(crop, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
+    smooth = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / np.float32(16)
+    return np.clip(crop + np.float32(rng.uniform(0.3, 1.5)) * (crop - smooth), 0, 1)
+
+
+def _lined(crop: Picture, rng: np.random.Generator) -> Picture:
+    """Crossed by up to four straight lines or sets of parallel lines, half a pixel soft."""
+    side = crop.shape[0]
+    rows, columns = np.mgrid[:side, :side].astype(np.float32)
+    for _ in range(int(rng.integers(1, 5))):
+        angle, offset = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.9, size=2) * side
+        distance = (rows - offset[0]) * np.float32(np.sin(angle))
+        distance += (columns - offset[1]) * np.float32(np.cos(angle))
+        width = rng.uniform(0.6, 4.0)
+        if rng.random() < 0.4:
+            period = np.float32(width + rng.uniform(1.5, 12.0))
+            distance -= period * np.rint(distance / period)
+        opacity = rng.uniform(0.15, 1.0)
+        share = np.clip(np.float32(width / 2 + 0.5) - np.abs(distance), 0, min(width, 1))
+        share = (share * np.float32(opacity))[..., None]
+        # Mostly a shade of the crop's own colour: edges of colour alone are rare in photographs.
+        kind, place = rng.random(), rng.integers(side, size=2)
+        if kind < 0.2:
+            colour = rng.random(3)
+        elif kind < 0.5:
+            colour = crop[place[0], place[1]]
+        else:
+            colour = np.clip(crop.mean(axis=(0, 1)) * rng.uniform(0.0, 2.5), 0, 1)
+        crop = crop * (1 - share) + np.asarray(colour, np.float32) * share
+    return crop
+
+
+def _grained(crop: Picture, rng: np.random.Generator) -> Picture:
+    """Brighter and darker along streaks of one direction, as wood, fur and fabric are."""
+    side = crop.shape[0]
+    kernel = line_kernel(rng.uniform(2.0, 24.0), rng.uniform(0, 180))
+    streaks = convolve(rng.standard_normal((side, side, 1), dtype=np.float32), kernel)
+    streaks *= np.float32(rng.uniform(0.05, 0.35) / max(float(streaks.std()), 1e-6))
+    return np.clip(crop * (1 + streaks), 0, 1)
+
+
+def _joined(one: Picture, other: Picture, rng: np.random.Generator) -> Picture:
+    """The two on either side of a random straight line, one pixel soft."""
+    side = one.shape[0]
+    angle = rng.uniform(0, 2 * np.pi)
+    through = rng.uniform(0.2, 0.8, size=2) * side
+    rows, columns = np.mgrid[:side, :side]
+    distance = (rows - through[0]) * np.sin(angle) + (columns - through[1]) * np.cos(angle)
+    share = np.clip(distance + 0.5, 0, 1)[..., None]
+    return np.asarray(one * share + other * (1 - share), np.float32)
+
+
+def _planes(pictures: NDArray[np.float32]) -> Tensor:
+    # NHWC memory seen as NCHW is channels_last, which CPU and GPU convolutions like best.
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2)

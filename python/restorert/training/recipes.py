@@ -1,0 +1,203 @@
+"""What a training run is, as data: network, degradations, objective, schedule."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from restorert.errors import InputError, RecipeError
+from restorert.training.degradations import (
+    Chain,
+    Degradation,
+    GaussianNoise,
+    Jpeg,
+    dcpt_degradations,
+)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the training with crops of one size (progressive learning, as Restormer's).
+
+    Attributes:
+        until: the share of all steps after which it ends, above 0 to 1.
+        patch: height and width of the crops in pixels.
+        batch: pairs a step.
+    """
+
+    until: float
+    patch: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run. Two runs of equal recipes, photographs and threads give equal weights.
+
+    Attributes:
+        name: what ``--recipe`` calls it.
+        network: of `list_networks()`.
+        config: fields of the network's config to change.
+        objective: "psnr" (HINet's), "charbonnier-edge" (MPRNet's, MemoryNet's), "multiscale"
+            (SRN's) or "dcpt" (DCPT's pre-training).
+        steps: of the optimiser.
+        phases: in order; the last ends at 1.
+        learning_rate: of Adam, after ``warmup`` steps of linear growth.
+        final_rate: where the cosine ends.
+        warmup: in steps.
+        betas: of Adam.
+        gradient_norm: gradients are clipped to this norm; infinity for not at all.
+        ema: decay of the mean of the weights that is validated and exported, below 1.
+        degradations: share, degradation.
+        hardened: crops with hard edges added, see `Pairs`.
+        precision: "bf16" runs convolutions in bfloat16 (autocast) over float32 weights.
+        zeroed: modules whose weights start at 0, such as the last convolution before the residual
+            is added: the network starts as the identity and needs not learn to be it.
+        seed: of the weights and of the pairs.
+        validation_steps: steps between validations.
+    """
+
+    name: str
+    network: str
+    steps: int
+    phases: tuple[Phase, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    objective: Literal["psnr", "charbonnier-edge", "multiscale", "dcpt"] = "psnr"
+    learning_rate: float = 1e-3
+    final_rate: float = 1e-6
+    warmup: int = 200
+    betas: tuple[float, float] = (0.9, 0.99)
+    gradient_norm: float = math.inf
+    ema: float = 0.999
+    degradations: tuple[tuple[float, Degradation], ...] = ((1.0, GaussianNoise()),)
+    hardened: bool = True
+    precision: Literal["fp32", "bf16"] = "fp32"
+    zeroed: tuple[str, ...] = ()
+    seed: int = 0
+    validation_steps: int = 1000
+
+    def __post_init__(self) -> None:
+        ends = [phase.until for phase in self.phases]
+        if not ends or ends != sorted(set(ends)) or ends[0] <= 0 or ends[-1] != 1:
+            raise RecipeError(f"recipe {self.name}: phases must end at growing shares up to 1")
+        if self.steps < 1 or self.warmup < 0 or not 0 <= self.ema < 1 or self.learning_rate <= 0:
+            raise RecipeError(
+                f"recipe {self.name}: steps >= 1, warmup >= 0, 0 <= ema < 1 and learning_rate > 0 "
+                f"are needed, not {self.steps}, {self.warmup}, {self.ema}, {self.learning_rate}"
+            )
+
+    def phase(self, step: int) -> Phase:
+        """The phase that step ``step`` (from 0) is in."""
+        share = step / self.steps
+        return next((phase for phase in self.phases if share < phase.until), self.phases[-1])
+
+    def rate(self, step: int) -> float:
+        """The learning rate of step ``step``: linear growth, then half a cosine."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        swing = self.learning_rate - self.final_rate
+        return self.final_rate + swing * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+    def pixels(self, start: int) -> int:
+        """Pixels of all pairs from step ``start`` on: what the rest costs."""
+        total = 0
+        first = 0
+        for phase in self.phases:
+            last = math.ceil(phase.until * self.steps)
+            total += max(last - max(first, start), 0) * phase.batch * phase.patch**2
+            first = last
+        return total
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that changes the weights, fit for JSON: equal recipes, equal descriptions."""
+        said = dataclasses.asdict(self)
+        said["degradations"] = [[share, repr(made)] for share, made in self.degradations]
+        said["gradient_norm"] = str(self.gradient_norm)
+        del said["validation_steps"]
+        return said
+
+
+# Most of the noise where photographs are noisy, some over the whole range; JPEG alone and on top.
+_PHOTOGRAPHS: tuple[tuple[float, Degradation], ...] = (
+    (0.2, GaussianNoise((0.0, 50.0))),
+    (0.4, GaussianNoise((15.0, 35.0))),
+    (0.2, Jpeg((30, 95))),
+    (0.2, Chain((GaussianNoise((0.0, 50.0)), Jpeg((30, 95))))),
+)
+
+_TINY_NAFNET = {
+    "width": 12,
+    "encoder_blocks": (1, 1, 2),
+    "middle_blocks": 1,
+    "decoder_blocks": (1, 1, 1),
+}
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            name="hinet-tiny",
+            network="hinet-tiny",
+            steps=14000,
+            # Small batches while every step teaches, large crops last: instance statistics should
+            # be those of pictures.
+            phases=(Phase(0.5, 64, 8), Phase(0.8, 64, 16), Phase(1.0, 128, 4)),
+            learning_rate=1e-3,
+            gradient_norm=1.0,
+            degradations=_PHOTOGRAPHS,
+            precision="bf16",
+            zeroed=("last", "sam12.conv2"),
+        ),
+        Recipe(
+            name="dcpt-miniature",
+            network="nafnet-dcpt",
+            config=_TINY_NAFNET,
+            objective="dcpt",
+            steps=1500,
+            phases=(Phase(1.0, 48, 8),),
+            learning_rate=2e-3,
+            warmup=50,
+            gradient_norm=1.0,
+            ema=0.99,
+            degradations=tuple((1.0, made) for made in dcpt_degradations().values()),
+            # Drawn lines would pass for rain, grain for noise.
+            hardened=False,
+            zeroed=("ending",),
+            validation_steps=250,
+        ),
+        Recipe(
+            name="nafnet-miniature",
+            network="nafnet-dcpt",
+            config=_TINY_NAFNET,
+            objective="psnr",
+            steps=1500,
+            phases=(Phase(1.0, 48, 8),),
+            learning_rate=2e-3,
+            warmup=50,
+            gradient_norm=1.0,
+            ema=0.99,
+            degradations=tuple((1.0, made) for made in dcpt_degradations().values()),
+            # Drawn lines would pass for rain, grain for noise.
+            hardened=False,
+            zeroed=("ending",),
+            validation_steps=250,
+        ),
+    )
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe called ``name``.
+
+    Raises:
+        InputError: no such recipe; the message lists the nearest ones.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    near = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.4) or list(RECIPES)
+    raise InputError(f"no recipe {name!r}; did you mean {', '.join(near)}?")

@@ -1,0 +1,102 @@
+"""The weights in the package: small, loadable by name, and good at what they are for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from skimage import data
+from skimage.metrics import peak_signal_noise_ratio
+
+import restorert as rr
+from restorert import cli
+from restorert.restore import Picture, read_image, write_image
+from restorert.training.degradations import GaussianNoise, Jpeg
+from restorert.weights import shipped_weights
+
+NAMES = sorted(shipped_weights())
+
+
+def test_hinet_tiny_is_shipped() -> None:
+    assert "hinet-tiny" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_small_half_precision_and_of_its_network(name: str) -> None:
+    path = shipped_weights()[name]
+    assert path.stat().st_size < 4e6
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata()["restorert.network"] == name
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+    network = rr.load_network(name)
+    assert network.spec == rr.network_spec(name)
+    assert network.checkpoint is not None
+    assert network.checkpoint.path == path
+    for key, value in network.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, tensors[key].float())
+
+
+def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("hinet-tiny").write_text("<html>")
+    with pytest.raises(rr.RestorertError, match="HTML"):
+        rr.load_network("hinet-tiny")
+    with pytest.raises(rr.RestorertError, match="hinet-rain: no such file"):
+        rr.load_network("hinet-rain")
+
+
+def picture() -> np.ndarray:
+    """Of the coffee: 192x256, never trained on."""
+    return (data.coffee()[80:272, 250:506] / 255).astype(np.float32)
+
+
+def gain(degraded: np.ndarray, clean: np.ndarray) -> float:
+    """How many dB the network makes it better."""
+    planes = torch.from_numpy(np.ascontiguousarray(degraded.transpose(2, 0, 1)))[None]
+    with torch.no_grad():
+        restored = rr.load_network("hinet-tiny")(planes)[0].clamp(0, 1)
+    psnr = [
+        peak_signal_noise_ratio(clean, found, data_range=1.0)
+        for found in (restored.permute(1, 2, 0).numpy(), np.clip(degraded, 0, 1))
+    ]
+    return float(psnr[0] - psnr[1])
+
+
+@pytest.mark.parametrize(
+    ("degradation", "least"),
+    [
+        (GaussianNoise((15, 15), 0.0), 5.0),
+        (GaussianNoise((25, 25), 0.0), 8.0),
+        (GaussianNoise((50, 50), 1.0), 10.0),
+        (Jpeg((40, 40), 0.0), 0.5),
+        (Jpeg((90, 90), 0.0), 0.0),
+    ],
+    ids=["sigma 15", "sigma 25", "sigma 50", "jpeg 40", "jpeg 90"],
+)
+def test_it_restores(degradation: object, least: float) -> None:
+    clean = picture()
+    degraded = degradation(clean, np.random.default_rng(0))  # type: ignore[operator]
+    assert gain(degraded, clean) >= least
+
+
+def test_restore_without_weights_uses_it_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clean = np.rint(picture() * 255).astype(np.uint8)
+    noisy = GaussianNoise((25, 25), 1.0)(picture(), np.random.default_rng(0))
+    source, target = tmp_path / "in.png", tmp_path / "out.png"
+    write_image(source, Picture(np.rint(noisy * 255).astype(np.uint8)))
+    assert cli.main(["restore", str(source), str(target), "--runner", "torch"]) == 0
+    printed, told = capsys.readouterr()
+    assert printed == ""
+    assert told.splitlines()[0] == (
+        "no --weights: hinet-tiny with the package's own weights, for noise and JPEG artefacts"
+    )
+    before = peak_signal_noise_ratio(clean, read_image(source).pixels)
+    assert peak_signal_noise_ratio(clean, read_image(target).pixels) > before + 8
