@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from restorert.errors import RestorertError
     from restorert.export import export_onnx
     from restorert.networks import NetworkSpec, create_network, list_networks, network_spec
-    from restorert.restore import classify_image, restore_image
+    from restorert.quantize import CalibrationCache, calibrate, quantize_network, read_calibration
+    from restorert.restore import classify_image, read_patches, restore_image
     from restorert.runners import Engine, build_engine, build_engine_file, load_engine
     from restorert.weights import load_classifier, load_network, save_network
 
 # Loaded on first use: `restorert --help` needs neither torch nor a runner.
 _HOMES = {
+    "CalibrationCache": "restorert.quantize",
     "Engine": "restorert.runners",
     "EngineCache": "restorert.engine",
     "NetworkSpec": "restorert.networks",
@@ -33,6 +35,7 @@ _HOMES = {
     "ShapeProfile": "restorert.engine",
     "build_engine": "restorert.runners",
     "build_engine_file": "restorert.runners",
+    "calibrate": "restorert.quantize",
     "classify_image": "restorert.restore",
     "create_network": "restorert.networks",
     "export_onnx": "restorert.export",
@@ -42,12 +45,16 @@ _HOMES = {
     "load_network": "restorert.weights",
     "load_plugins": "restorert.engine.tensorrt_build",
     "network_spec": "restorert.networks",
+    "quantize_network": "restorert.quantize",
+    "read_calibration": "restorert.quantize",
+    "read_patches": "restorert.restore",
     "read_recipe": "restorert.engine",
     "restore_image": "restorert.restore",
     "save_network": "restorert.weights",
 }
 
 __all__ = [
+    "CalibrationCache",
     "Engine",
     "EngineCache",
     "NetworkSpec",
@@ -57,6 +64,7 @@ __all__ = [
     "__version__",
     "build_engine",
     "build_engine_file",
+    "calibrate",
     "classify_image",
     "create_network",
     "export_onnx",
@@ -66,6 +74,9 @@ __all__ = [
     "load_network",
     "load_plugins",
     "network_spec",
+    "quantize_network",
+    "read_calibration",
+    "read_patches",
     "read_recipe",
     "restore_image",
     "save_network",

@@ -1,4 +1,4 @@
-"""The command line: restore | build | inspect | export | classify | networks | doctor."""
+"""restorert restore | build | calibrate | inspect | export | classify | networks | doctor."""
 
 from __future__ import annotations
 
@@ -78,7 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_network(build)
     build.add_argument("--recipe", type=Path, help="a TOML recipe, such as engines/hinet.toml")
     build.add_argument("--onnx", type=Path, help="an ONNX file from `restorert export`")
-    _add_precision(build)
+    _add_precision(build, "int8")
+    build.add_argument(
+        "--images", type=Path, metavar="DIR", help="pictures to calibrate int8 on, or to measure on"
+    )
+    _add_pictures(build)
     _add_runner(build)
     _add_deploy(build)
     for name, text in (
@@ -106,6 +110,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     build.add_argument("-o", "--output", type=Path, help="engine file; default: in the cache")
     build.set_defaults(command=_build)
+
+    calibrate = commands.add_parser(
+        "calibrate", help="write a network as an INT8 ONNX file, calibrated on pictures"
+    )
+    _add_network(calibrate)
+    calibrate.add_argument(
+        "--images", type=Path, metavar="DIR", help="pictures as the network gets them"
+    )
+    _add_pictures(calibrate)
+    calibrate.add_argument(
+        "--cache", type=Path, metavar="FILE.json", help="scales of an earlier run, perhaps edited"
+    )
+    calibrate.add_argument(
+        "--sensitivity", action="store_true", help="rank the layers by the harm that each does"
+    )
+    calibrate.add_argument(
+        "--runner", default="tensorrt", metavar="NAME", help="what the deploy form is for"
+    )
+    _add_deploy(calibrate)
+    calibrate.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.onnx")
+    calibrate.set_defaults(command=_calibrate)
 
     export = commands.add_parser("export", help="write a network as an ONNX file")
     _add_network(export)
@@ -164,8 +189,41 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_precision(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"))
+def _add_pictures(parser: argparse.ArgumentParser) -> None:
+    """How pictures are used for INT8."""
+    parser.add_argument(
+        "--method",
+        choices=("minmax", "entropy", "percentile", "mse"),
+        default="mse",
+        help="how ranges follow from what was observed; default mse",
+    )
+    parser.add_argument(
+        "--percentile", type=float, default=99.99, help="of that method; default 99.99"
+    )
+    parser.add_argument(
+        "-n", "--patches", type=int, default=64, metavar="N", help="patches to use; default 64"
+    )
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=0.0,
+        metavar="SIGMA",
+        help="the pictures are clean: add noise of this standard deviation (of 255) to them",
+    )
+    parser.add_argument(
+        "--keep-fp16",
+        action="append",
+        default=[],
+        metavar="auto|LAYER",
+        help="leave a layer in fp16, or as few as the limit allows; may be repeated",
+    )
+    parser.add_argument(
+        "--limit", type=float, metavar="DB", help="most PSNR that may be lost; int8: 0.1"
+    )
+
+
+def _add_precision(parser: argparse.ArgumentParser, *more: str) -> None:
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", *more))
     for name in ("fp16", "bf16"):
         parser.add_argument(
             f"--{name}",
@@ -411,14 +469,22 @@ def _build(options: argparse.Namespace) -> int:
     builder = dataclasses.replace(
         builder, **{name: value for name, value in changes.items() if value is not None}
     )
+    limit = options.limit
+    if limit is None and recipe is not None:
+        limit = recipe.limits.get(precision)
     if options.onnx is not None:
-        if options.weights is not None or options.model is not None:
-            raise InputError("--onnx excludes --weights and --model")
+        for flag in ("weights", "model", "images"):
+            if getattr(options, flag) is not None:
+                raise InputError(f"--onnx excludes --{flag}")
         network: Any = options.onnx
         if options.precision is None and recipe is None:
             precision = str(read_metadata(options.onnx).get("precision"))
     else:
         network = _network(options, default=recipe.network if recipe else None)
+        if options.images is not None and precision != "int8":
+            _measure(options, network, precision, limit)
+        elif options.images is not None:
+            network = _quantized(options, network, limit)
     with _progress() as progress:
         path = build_engine_file(
             network,
@@ -441,6 +507,117 @@ def _build(options: argparse.Namespace) -> int:
     )
     print(path)
     return 0
+
+
+def _measure(
+    options: argparse.Namespace, network: RestorationNetwork, precision: str, limit: float | None
+) -> None:
+    """Print what a half precision costs on --images; refuse it where that is too much."""
+    from restorert import read_patches
+    from restorert.quantize import check_quality
+    from restorert.quantize.quantization import quality_of
+
+    patches = read_patches(options.images, network.spec, options.patches, noise=options.noise)
+    quality = quality_of(network, precision, patches)
+    _console().print(f"{precision}: {quality}")
+    check_quality(quality, precision, limit)
+
+
+def _quantized(
+    options: argparse.Namespace, network: RestorationNetwork, limit: float | None
+) -> Path:
+    """The calibrated ONNX file beside the engine, or in the cache."""
+    from restorert.engine import EngineCache
+
+    if options.output is not None:
+        path = Path(f"{options.output}.onnx")
+    else:
+        from restorert.restore.patches import picture_files, sha256_of_picture
+        from restorert.weights import weights_hash
+
+        cache = EngineCache()
+        facts = {
+            "weights": weights_hash(network),
+            "pictures": sorted(map(sha256_of_picture, picture_files(options.images))),
+            "options": [
+                options.method,
+                options.percentile,
+                options.patches,
+                options.noise,
+                sorted(options.keep_fp16),
+                options.deploy,
+            ],
+        }
+        path = cache.path(f"{network.spec.name}-int8", facts, ".onnx")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    _write_quantized(options, network, path, limit, runner=options.runner)
+    return path
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    _write_quantized(
+        options,
+        _network(options),
+        options.output,
+        options.limit,
+        runner=options.runner,
+        cache=options.cache,
+        sensitivity=options.sensitivity,
+    )
+    print(options.output)
+    return 0
+
+
+def _write_quantized(
+    options: argparse.Namespace,
+    network: RestorationNetwork,
+    path: Path,
+    limit: float | None,
+    *,
+    runner: str,
+    cache: Path | None = None,
+    sensitivity: bool = False,
+) -> None:
+    """Calibrate, write the ONNX file and its calibration, and print what INT8 costs."""
+    from restorert import quantize_network, read_calibration, read_patches
+
+    if "auto" in options.keep_fp16 and len(options.keep_fp16) > 1:
+        raise InputError("--keep-fp16 takes auto or layers, not both")
+    if options.images is None and cache is None:
+        raise InputError("give pictures with --images DIR or an earlier calibration with --cache")
+    calibration = read_calibration(cache) if cache is not None else None
+    patches = None
+    if options.images is not None:
+        patches = read_patches(options.images, network.spec, options.patches, noise=options.noise)
+    with _progress() as progress:
+        report = quantize_network(
+            network,
+            path,
+            patches,
+            calibration=calibration,
+            method=options.method,
+            percentile=options.percentile,
+            keep_fp16="auto" if options.keep_fp16 == ["auto"] else options.keep_fp16,
+            limit=limit,
+            sensitivity=sensitivity,
+            runner=runner,
+            deploy=options.deploy,
+            progress=progress,
+            state=Path(f"{path}.partial"),
+        )
+    report.calibration.write(f"{path}.json")
+    console = _console()
+    count = len(report.int8_layers)
+    console.print(
+        f"{network.spec.name}: {report.int8_share:.1%} of the multiply-accumulates in INT8, "
+        f"{count} of {count + len(report.kept)} layers"
+    )
+    for name, reason in report.kept.items():
+        console.print(f"fp16: {name} ({reason})")
+    if report.quality is not None:
+        console.print(f"int8: {report.quality}")
+    for name, harm in report.sensitivity.items():
+        print(f"{harm:.6f} {name}")
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -45,6 +45,14 @@ class RecipeError(RestorertError):
     """A build recipe (engines/*.toml) that is not valid."""
 
 
+class CalibrationError(RestorertError):
+    """A calibration cache that is not valid, or is of another network."""
+
+
+class QualityError(RestorertError):
+    """A precision that harms the pictures more than its limit allows; the message says how much."""
+
+
 def printable(text: str) -> str:
     """``text`` from a file, fit for one line: control characters become question marks."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -43,8 +43,8 @@ def core() -> Any:
 def compile_options(precision: str) -> dict[str, Any]:
     """Compile for low latency at the precision the CPU has for the asked one.
 
-    A CPU has no fp16 convolutions (but for AMX-FP16): both half precisions run as bf16 where the
-    CPU has bf16 arithmetic, and as fp32 elsewhere.
+    A CPU has no fp16 convolutions (but for AMX-FP16): both half precisions, and what an int8 file
+    leaves in one, run as bf16 where the CPU has bf16 arithmetic, and as fp32 elsewhere.
     """
     half = "fp32"
     if "amx_fp16" in environment.cpu().capability and precision == "fp16":
@@ -88,7 +88,7 @@ def build_openvino(
 
     Args:
         onnx_path: from `restorert.export.export_onnx`, fp32: OpenVINO rounds to the precision it
-            runs in, and rounding twice would lose accuracy.
+            runs in, and rounding twice would lose accuracy. Or from `restorert.quantize_network`.
         target: replaced only when the file is complete.
         profile: shapes to accept.
         precision: asked for; see `compile_options`.

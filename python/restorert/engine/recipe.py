@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from restorert.engine.profile import ShapeProfile
 from restorert.errors import InputError, RecipeError
-from restorert.export.onnx_export import check_precision
+from restorert.export.onnx_export import ENGINE_PRECISIONS, check_engine_precision
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -63,12 +64,22 @@ class BuilderOptions:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to build one network's engine."""
+    """How to build one network's engine.
+
+    Attributes:
+        network: its name.
+        precision: fp32, fp16, bf16 or int8.
+        profile: shapes to accept.
+        options: for the builder.
+        limits: precision -> most dB of PSNR that it may cost; what is missing has the limit of
+            `restorert.quantize.DROP_LIMITS`.
+    """
 
     network: str
     precision: str
     profile: ShapeProfile
     options: BuilderOptions
+    limits: dict[str, float] = field(default_factory=dict)
 
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -94,7 +105,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         raise RecipeError(f"{name} is not a TOML file: {error}") from None
     except RecursionError:
         raise RecipeError(f"{name} is not a TOML file: nested too deeply") from None
-    allowed = {"network", "precision", "profile", "builder"}
+    allowed = {"network", "precision", "profile", "builder", "limits"}
     for key in raw:
         if key not in allowed:
             raise RecipeError(f"{name}: unknown key {key!r}; expected {', '.join(sorted(allowed))}")
@@ -116,15 +127,27 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
             raise RecipeError(f"{name}: builder.{key} has the wrong type")
     if not all(isinstance(v, str) for v in builder.get("compute_capabilities", [])):
         raise RecipeError(f'{name}: builder.compute_capabilities is a list such as ["8.9"]')
+    limits = raw.get("limits", {})
+    if not isinstance(limits, dict):
+        raise RecipeError(f"{name}: limits must be a table")
+    for key, value in limits.items():
+        if key not in ENGINE_PRECISIONS:
+            raise RecipeError(
+                f"{name}: unknown key {'limits.' + key!r}; expected {', '.join(ENGINE_PRECISIONS)}"
+            )
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 <= value < math.inf:
+            raise RecipeError(f"{name}: limits.{key} must be dB >= 0")
     if "compute_capabilities" in builder:
         builder["compute_capabilities"] = tuple(builder["compute_capabilities"])
     try:
-        check_precision(raw["precision"])
+        check_engine_precision(raw["precision"])
         return Recipe(
             raw["network"],
             raw["precision"],
             ShapeProfile.from_json(raw["profile"]),
             BuilderOptions(**builder),
+            {key: float(value) for key, value in limits.items()},
         )
     except InputError as error:
         raise RecipeError(f"{name}: {error}") from None

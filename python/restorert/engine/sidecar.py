@@ -26,8 +26,9 @@ class Sidecar:
     """What an engine is and where it may run.
 
     Attributes:
-        network: what the exporter recorded in the ONNX file (name, size multiple, padding, tile).
-        precision: as asked: fp32, fp16, bf16.
+        network: what the exporter recorded in the ONNX file (name, size multiple, padding, tile;
+            the share of multiply-accumulates in int8, if any).
+        precision: as asked: fp32, fp16, bf16, int8.
         precision_ran: what the runner's arithmetic really is, such as "bf16" on a CPU.
         runner, runner_version: the library that built the engine and must run it.
         device: name and capability of the device it was built for.

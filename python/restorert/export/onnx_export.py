@@ -30,19 +30,32 @@ DTYPES: dict[str, torch.dtype] = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
+ENGINE_PRECISIONS = (*DTYPES, "int8")
+CALIBRATE = "restorert calibrate --images FOLDER -o FILE.onnx"
+"""How to get the ONNX file that an int8 engine is built from."""
 INPUT_NAME = "input"
 OUTPUT_NAME = "output"
 # The oldest opset with Split(num_outputs); every TensorRT since 8.6 reads it.
 OPSET = 18
 # The oldest whose convolutions and instance norm take bfloat16.
 OPSET_BF16 = 22
-_METADATA_KEY = "restorert"
+METADATA_KEY = "restorert"
 
 
 def check_precision(precision: str) -> None:
     """Raise InputError unless ``precision`` is one that a network can be cast to."""
+    if precision == "int8":
+        raise InputError(f"a network becomes {precision} by calibration: {CALIBRATE}")
     if precision not in DTYPES:
         raise InputError(f"unknown precision {precision!r}; expected {', '.join(DTYPES)}")
+
+
+def check_engine_precision(precision: str) -> None:
+    """Raise InputError unless ``precision`` is one that an engine can have."""
+    if precision not in ENGINE_PRECISIONS:
+        raise InputError(
+            f"unknown precision {precision!r}; expected {', '.join(ENGINE_PRECISIONS)}"
+        )
 
 
 def cast_network(network: RestorationNetwork, precision: str) -> RestorationNetwork:
@@ -125,7 +138,7 @@ def export_onnx(
         "deployed": list(network.deployed),
     }
     entry = model.metadata_props.add()
-    entry.key, entry.value = _METADATA_KEY, json.dumps(metadata, sort_keys=True)
+    entry.key, entry.value = METADATA_KEY, json.dumps(metadata, sort_keys=True)
     import onnx
 
     try:
@@ -358,7 +371,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: the file cannot be read, is no ONNX file or was not written by `export_onnx`.
     """
     for entry in _load(path).metadata_props:
-        if entry.key == _METADATA_KEY:
+        if entry.key == METADATA_KEY:
             try:
                 metadata = json.loads(entry.value)
             except (ValueError, RecursionError):

@@ -2,6 +2,7 @@
 
 from restorert.restore.classify import classify_image, classify_picture
 from restorert.restore.images import MAX_PIXELS, Picture, read_image, write_image
+from restorert.restore.patches import read_patches
 from restorert.restore.pictures import Engine, restore_image, restore_picture
 from restorert.restore.tiles import restore_tiled, tile_grid
 
@@ -12,6 +13,7 @@ __all__ = [
     "classify_image",
     "classify_picture",
     "read_image",
+    "read_patches",
     "restore_image",
     "restore_picture",
     "restore_tiled",

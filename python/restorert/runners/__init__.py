@@ -33,7 +33,7 @@ from restorert.errors import (
     RunnerUnavailableError,
 )
 from restorert.export import export_onnx, read_metadata
-from restorert.export.onnx_export import check_precision, check_shape
+from restorert.export.onnx_export import CALIBRATE, check_engine_precision, check_shape
 from restorert.files import replace_atomically, sha256_of
 from restorert.networks import (
     NetworkSpec,
@@ -211,9 +211,11 @@ def build_engine_file(
     """Build an engine file and its sidecar, or find them in the cache.
 
     Args:
-        network: a network, or the path of an ONNX file from `export_onnx`.
+        network: a network, or the path of an ONNX file from `export_onnx` or
+            `quantize_network`.
         path: where to write; None keeps the file in the cache and reuses one that is there.
-        precision: fp32, fp16 or bf16. An ONNX file brings its own, which must be equal.
+        precision: fp32, fp16, bf16 or, of a file from `restorert.quantize_network`, int8. An ONNX
+            file brings its own, which must be equal.
         shape: optimise for this [N, C, H, W]; any smaller size is accepted too.
         profile: instead of ``shape``: the exact smallest, best and largest shapes.
         runner: see `choose_backend`.
@@ -229,7 +231,11 @@ def build_engine_file(
     Raises:
         RestorertError: InputError, BuildError or RunnerUnavailableError, one line each.
     """
-    check_precision(precision)
+    check_engine_precision(precision)
+    if precision == "int8" and isinstance(network, RestorationNetwork):
+        raise InputError(
+            f"an int8 engine is built from a calibrated ONNX file; make it by {CALIBRATE}"
+        )
     if shape is not None and profile is not None:
         raise InputError("give a shape or a profile, not both")
     backend = choose_backend(runner, to_run=to_run)
@@ -244,9 +250,14 @@ def build_engine_file(
         spec = spec_of(metadata)
         needed = backend.onnx_precision(precision)
         if metadata.get("precision") != needed:
+            cure = (
+                f"made by {CALIBRATE}"
+                if needed == "int8"
+                else f"exported with --precision {needed}"
+            )
             raise InputError(
                 f"{os.fspath(network)} is {metadata.get('precision')}; an engine of {precision} on "
-                f"{backend.name} needs one exported with --precision {needed}"
+                f"{backend.name} needs one {cure}"
             )
     if profile is None:
         default = (1, spec.in_channels, 720, 1280)

@@ -1,0 +1,30 @@
+"""INT8: calibration on pictures, explicit quantisation in the ONNX file, and the quality gate."""
+
+from __future__ import annotations
+
+from restorert.quantize.cache import CalibrationCache, read_calibration
+from restorert.quantize.calibration import METHODS, Histogram, Patches
+from restorert.quantize.quality import (
+    DROP_LIMITS,
+    Quality,
+    check_quality,
+    measure_quality,
+    ssim,
+)
+from restorert.quantize.quantization import QuantizationReport, calibrate, quantize_network
+
+__all__ = [
+    "DROP_LIMITS",
+    "METHODS",
+    "CalibrationCache",
+    "Histogram",
+    "Patches",
+    "Quality",
+    "QuantizationReport",
+    "calibrate",
+    "check_quality",
+    "measure_quality",
+    "quantize_network",
+    "read_calibration",
+    "ssim",
+]
