@@ -30,9 +30,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(reason)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, which must share a process: see `_group`."""
-    if not config.pluginmanager.hasplugin("xdist"):
+    if "PYTEST_XDIST_WORKER" not in os.environ:
         return
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
