@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
         settings = {"sigma": SIGMA, "jpeg_quality": QUALITY, "weights": str(options.weights)}
         report.write_json(options.json, "quality", settings, rows)
     if options.picture:
-        write_image(options.picture, Picture(_sheet(noisy, shown, clean)))
+        write_image(options.picture, Picture(_sheet(noisy, shown, clean)), quality=90)
     return 0
 
 

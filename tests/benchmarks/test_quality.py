@@ -1,0 +1,49 @@
+"""The quality benchmarks as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_benchmarks import run
+
+
+@pytest.mark.slow
+def test_quality_records_what_it_prints(tmp_path: Path) -> None:
+    target, sheet = tmp_path / "quality.json", tmp_path / "sheet.png"
+    ran = run(
+        "quality.py", "--without-bm3d", "--precision", "fp32", "--repeats", "1", "--runner",
+        "openvino", "--json", str(target), "--picture", str(sheet),
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    rows = json.loads(target.read_text())["rows"]
+
+    def mean(method: str, task: str) -> float:
+        found = [r for r in rows if r["method"].startswith(method) and r["task"] == task]
+        assert [r["picture"] for r in found] == ["astronaut", "coffee", "cat", "rocket"]
+        assert all(f"{r['psnr_db']:.2f}" in ran.stdout for r in found)
+        return float(np.mean([r["psnr_db"] for r in found]))
+
+    # sigma 25 is 20.2 dB, a little more where clamping takes noise away
+    assert 20.2 < mean("input", "noise") < 21
+    assert mean("hinet-tiny", "noise") > mean("non-local means", "noise") + 1
+    assert mean("hinet-tiny", "jpeg") > mean("input", "jpeg") + 0.5
+    assert Image.open(sheet).size == (3 * 160 + 8, 4 * 160 + 12)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["quality.py", "--weights", "none.pth"], "none.pth: no such file"),
+        (["quality.py", "--runner", "none", "--without-bm3d"], "none"),
+        (["dcpt_miniature.py", "--images", "none"], "none: no such folder"),
+    ],
+)
+def test_refusals_are_one_line(command: list[str], message: str, tmp_path: Path) -> None:
+    ran = run(*command)
+    assert ran.returncode == 2
+    assert message in ran.stderr
+    assert ran.stderr.count("\n") == 1
