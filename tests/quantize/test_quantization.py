@@ -246,6 +246,7 @@ def test_openvino_runs_it_in_int8(
     )
     sidecar = read_sidecar(path)
     assert (sidecar.precision, sidecar.precision_ran) == ("int8", "int8")
+    assert sidecar.precisions["int8"] > 0.8 * sum(sidecar.precisions.values())
     assert "--precision=int8" in sidecar.rebuild
     assert sidecar.network["int8_share"] == round(report.int8_share, 4)
     engine = rr.load_engine(path)
