@@ -280,3 +280,4 @@ def test_tensorrt_rtx_has_int8_convolutions(
     sidecar = read_sidecar(path)
     assert sidecar.precision_ran == "int8"
     assert sidecar.layers.get("INT8", 0) > 0
+    assert sidecar.precisions["int8"] > 0.8 * sum(sidecar.precisions.values())
