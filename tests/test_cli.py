@@ -21,6 +21,7 @@ from restorert.engine import ShapeProfile
 from restorert.engine.sidecar import read_sidecar, sidecar_path
 from restorert.errors import InputError
 from restorert.export import read_metadata
+from restorert.quantize import quantization
 
 Capture = pytest.CaptureFixture[str]
 
@@ -92,7 +93,22 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ("build --weights .", "."),
         ("build --model hinet --runner cuda", "cuda runner runs networks in memory"),
         ("build --model hinet --runner torch", "has no engine files"),
-        ("build --model hinet --precision int8", "invalid choice: 'int8'"),
+        ("build --model hinet --precision int3", "invalid choice: 'int3'"),
+        ("build --model hinet --precision int8", "int8 needs pictures to calibrate on"),
+        ("build --onnx none.onnx --images .", "--onnx excludes --images"),
+        ("build --model hinet --fp16 --images .", "no pictures to calibrate with in ."),
+        ("export --model hinet --precision int8 -o a.onnx", "invalid choice: 'int8'"),
+        ("restore a.png b.png --precision int8", "invalid choice: 'int8'"),
+        ("calibrate --model hinet -o a.onnx", "give pictures with --images DIR or an earlier"),
+        ("calibrate --images . -o a.onnx", "name a network"),
+        ("calibrate --model hinet --images . -o a.onnx", "no pictures to calibrate with in ."),
+        ("calibrate --model hinet --images none -o a.onnx", "cannot read picture none"),
+        ("calibrate --model hinet --cache none.json -o a.onnx", "cannot read calibration cache"),
+        ("calibrate --model hinet --images . --method x -o a.onnx", "invalid choice: 'x'"),
+        (
+            "calibrate --model hinet --images . --keep-fp16 auto --keep-fp16 last -o a.onnx",
+            "takes auto or layers, not both",
+        ),
         ("build --model hinet --shapes 1x3x16", "'1x3x16' is not a shape; write NxCxHxW"),
         ("build --model hinet --shapes 1x3x0x16", "is not an [N, C, H, W] shape"),
         ("build --model hinet --shapes 1x3x17x16 --runner openvino", "17x16 is 32x16"),
@@ -107,7 +123,7 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ("build --recipe .", "cannot read recipe ."),
         ("build --onnx none.onnx --runner openvino", "cannot read none.onnx"),
         ("build --onnx . --fp16", "cannot read ."),
-        ("build --onnx none.onnx --model hinet", "--onnx excludes --weights and --model"),
+        ("build --onnx none.onnx --model hinet", "--onnx excludes --model"),
         ("build --model hinet --optimization-level 7", "expected 0 to 5"),
         ("build --model hinet --optimization-level x", "invalid int value: 'x'"),
         ("build --model hinet --workspace 0", "workspace_mib is out of range"),
@@ -231,6 +247,89 @@ def test_export_and_build_from_onnx(weights: Path, tmp_path: Path, capsys: Captu
     build = ["build", "--onnx", str(fixed), "--runner", "openvino", "--shapes", "1x3x16x16"]
     assert cli.main([*build, "-o", str(out)]) == 0
     assert f"--onnx={fixed}" in read_sidecar(out).rebuild
+
+
+@pytest.fixture
+def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tracing takes seconds; these commands trace the same network."""
+    known: dict[str, bytes] = {}
+
+    def export(network: rr.networks.RestorationNetwork, path: Path, **options: object) -> None:
+        key = str(sorted(options.items()))
+        if key not in known:
+            rr.export_onnx(network, path, **options)  # type: ignore[arg-type]
+            known[key] = path.read_bytes()
+        path.write_bytes(known[key])
+
+    monkeypatch.setattr(quantization, "export_onnx", export)
+
+
+@pytest.mark.usefixtures("traced_once")
+def test_calibrate_and_build(
+    weights: Path, picture: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrated = tmp_path / "tiny.int8.onnx"
+    command = f"calibrate --weights {weights} -n 4 -o {calibrated}"
+    given = ["--images", str(picture.parent), "--noise", "25", "--sensitivity"]
+    assert cli.main([*command.split(), *given]) == 0
+    out, err = capsys.readouterr()
+    *ranking, last = out.splitlines()
+    assert last == str(calibrated)
+    assert "of the multiply-accumulates in INT8" in err
+    assert "not in INT8, reads or writes a picture: 5" in err
+    assert "int8: drop " in err
+    harms = [float(line.split()[0]) for line in ranking]
+    assert len(harms) > 10
+    assert harms == sorted(harms, reverse=True)
+    cache = Path(f"{calibrated}.json")
+    found = rr.read_calibration(cache)
+    assert list(found.pictures) == [picture.name]
+    assert not Path(f"{calibrated}.partial").exists()
+
+    # an edited cache is reused as it is, without pictures
+    name = next(iter(found.scales))
+    text = cache.read_text().replace(f'"{name}": {found.scales[name]}', f'"{name}": 0.25')
+    edited = tmp_path / "edited.json"
+    edited.write_text(text)
+    assert cli.main([*command.split(), "--cache", str(edited)]) == 0
+    capsys.readouterr()
+    assert rr.read_calibration(cache).scales[name] == 0.25
+    _fails(
+        [*command.split(), "--images", str(picture.parent), "--limit", "0"],
+        capsys,
+        "int8 is over its limit of 0 dB: drop",
+    )
+
+    target = tmp_path / "tiny.openvino"
+    build = f"build --runner openvino --shapes 1x3x64x96 -o {target}"
+    assert cli.main([*build.split(), "--onnx", str(calibrated)]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{target}\n"
+    assert "asked int8, runs int8" in err
+    assert "convolutions and matrix products run in int8 " in err
+    # the same in one command, from pictures
+    target.unlink()
+    more = ["--weights", str(weights), "--precision", "int8", "--images", str(picture.parent)]
+    assert cli.main([*build.split(), *more, "-n", "4"]) == 0
+    sidecar = read_sidecar(target)
+    assert (sidecar.precision, sidecar.precision_ran) == ("int8", "int8")
+    assert f"--onnx={target}.onnx" in sidecar.rebuild
+
+
+def test_build_measures_half_precision(
+    weights: Path, picture: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    recipe = tmp_path / "a.toml"
+    recipe.write_text(
+        'network = "hinet"\nprecision = "fp16"\n[limits]\nfp16 = 1e-9\n'
+        "[profile]\nmin = [1, 3, 16, 16]\nopt = [1, 3, 16, 16]\nmax = [1, 3, 16, 16]\n"
+    )
+    arguments = f"build --weights {weights} --recipe {recipe} --runner openvino"
+    assert cli.main([*arguments.split(), "--images", str(picture.parent)]) == 2
+    _, err = capsys.readouterr()
+    measured, refused = err.splitlines()
+    assert measured.startswith("fp16: drop 0.000")
+    assert "fp16 is over its limit of 1e-09 dB" in refused
 
 
 @pytest.mark.parametrize("runner", ["openvino", "torch"])

@@ -481,6 +481,11 @@ def _build(options: argparse.Namespace) -> int:
             precision = str(read_metadata(options.onnx).get("precision"))
     else:
         network = _network(options, default=recipe.network if recipe else None)
+        if options.images is None and precision == "int8":
+            raise InputError(
+                "int8 needs pictures to calibrate on with --images DIR, or a file from "
+                "`restorert calibrate` with --onnx FILE"
+            )
         if options.images is not None and precision != "int8":
             _measure(options, network, precision, limit)
         elif options.images is not None:
@@ -505,8 +510,19 @@ def _build(options: argparse.Namespace) -> int:
         f"asked {sidecar.precision}, runs {sidecar.precision_ran}, shapes {sidecar.profile}, "
         f"{sidecar.engine_bytes / 1e6:.0f} MB, built in {sidecar.build_seconds:.1f} s"
     )
+    if sidecar.precisions:
+        console.print(_told_precisions(sidecar.precisions))
     print(path)
     return 0
+
+
+def _told_precisions(precisions: dict[str, Any]) -> str:
+    """The share of layers that runs in each precision."""
+    total = sum(precisions.values())
+    shares = sorted(precisions.items(), key=lambda item: -item[1])
+    return "convolutions and matrix products run in " + ", ".join(
+        f"{name} {count / total:.0%}" for name, count in shares
+    )
 
 
 def _measure(
@@ -612,8 +628,12 @@ def _write_quantized(
         f"{network.spec.name}: {report.int8_share:.1%} of the multiply-accumulates in INT8, "
         f"{count} of {count + len(report.kept)} layers"
     )
+    reasons: dict[str, list[str]] = {}
     for name, reason in report.kept.items():
-        console.print(f"fp16: {name} ({reason})")
+        reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        console.print(f"not in INT8, {reason}: {len(names)} ({shown})")
     if report.quality is not None:
         console.print(f"int8: {report.quality}")
     for name, harm in report.sensitivity.items():
@@ -739,6 +759,8 @@ def _print_sidecar(sidecar: Any) -> None:
     }
     for name, text in lines.items():
         print(f"{name:10s} {text}")
+    if sidecar.precisions:
+        print(_told_precisions(sidecar.precisions))
     if sidecar.plan:
         _print_kinds(sidecar.plan)
 

@@ -57,6 +57,17 @@ def test_builder_table(tmp_path: Path) -> None:
     assert read_recipe(path).options == BuilderOptions(512, 0, ("8.9", "12.0"))
 
 
+def test_limits(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(GOOD.replace("fp16", "int8").replace("[profile]", LIMITS))
+    recipe = read_recipe(path)
+    assert recipe.precision == "int8"
+    assert recipe.limits == {"int8": 0.2, "fp16": 0.0}
+
+
+LIMITS = "[limits]\nint8 = 0.2\nfp16 = 0\n[profile]"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -66,6 +77,15 @@ def test_builder_table(tmp_path: Path) -> None:
         ('precision = "fp16"', "", "key 'precision' is missing"),
         ('precision = "fp16"', 'precision = "int3"', "unknown precision 'int3'"),
         ("[profile]", "[shapes]", "unknown key 'shapes'"),
+        ("[profile]", "limits = 3\n[profile]", "limits must be a table"),
+        (
+            "[profile]",
+            "[limits]\nint3 = 0.1\n[profile]",
+            "unknown key 'limits.int3'; expected fp32",
+        ),
+        ("[profile]", "[limits]\nint8 = -1\n[profile]", "limits.int8 must be dB >= 0"),
+        ("[profile]", "[limits]\nint8 = nan\n[profile]", "limits.int8 must be dB >= 0"),
+        ("[profile]", "[limits]\nint8 = true\n[profile]", "limits.int8 must be dB >= 0"),
         ("min = [1, 3, 16, 16]", "", "needs min, opt and max"),
         ("min = [1, 3, 16, 16]", "min = 3", "needs min, opt and max"),
         ("min = [1, 3, 16, 16]", 'min = "1x3x16x16"', "needs min, opt and max"),

@@ -19,6 +19,7 @@ from restorert.engine.recipe import BuilderOptions
 from restorert.errors import RunnerUnavailableError
 from restorert.export import inline_functions
 from restorert.networks import FAMILIES, NetworkFamily
+from restorert.quantize import Patches, measure_quality, quantization
 from restorert.testing import psnr
 
 
@@ -153,6 +154,48 @@ def test_tensorrt_rtx_builds_it(
     except RunnerUnavailableError as error:
         pytest.skip(str(error))
     assert engine.stat().st_size > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_int8(
+    family: NetworkFamily, exported: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = next(name for name in EXPORTED if name in family.variants)
+    net = miniature(name)
+    m, c = net.spec.size_multiple, net.spec.in_channels
+    half = exported(name, "fp16")
+    monkeypatch.setattr(
+        quantization, "export_onnx", lambda _, path, **__: path.write_bytes(half.read_bytes())
+    )
+    pictures = tuple(_picture(1, 3 * m, (4 + i) * m, c).numpy() for i in range(3))
+    report = rr.quantize_network(
+        net, tmp_path / "int8.onnx", Patches(pictures, None, {}), gate=False
+    )
+    assert report.int8_layers
+    assert report.quality is not None
+    # worst seen, on photographs: 0.022 (swinir)
+    assert report.quality.residual_error < 0.06
+    onnx.checker.check_model(onnx.load(report.path), full_check=True)
+    shape = (1, c, 4 * m, 8 * m)
+    engine = rr.build_engine(report.path, precision="int8", shape=shape, runner="openvino")
+    assert engine.sidecar
+    assert engine.sidecar.precisions["int8"] > 0
+    found = [engine(x) for x in pictures]
+    expected = quantization.reference_pictures(net, pictures)
+    on_openvino = measure_quality(found, expected, pictures)
+    # worst seen, on photographs: 0.027 (swinir), rounding the rest to bf16
+    assert on_openvino.residual_error < 0.06
+    try:
+        rr.build_engine_file(
+            report.path,
+            tmp_path / "int8.engine",
+            precision="int8",
+            profile=ShapeProfile((1, c, m, m), (1, c, 4 * m, 4 * m), (2, c, 8 * m, 8 * m)),
+            runner="tensorrt_rtx",
+            options=BuilderOptions(compute_capabilities=("8.9",)),
+        )
+    except RunnerUnavailableError as error:
+        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("name", EXPORTED)

@@ -29,7 +29,6 @@ def test_ssim_is_scikit_images() -> None:
         sigma=1.5,
         use_sample_covariance=False,
     )
-    # measured 2e-16 apart
     assert ssim(a, b) == pytest.approx(expected, abs=1e-9)
     assert ssim(a, a) == pytest.approx(1.0, abs=1e-12)
     assert ssim(a[:, :, :5, :4], a[:, :, :5, :4]) == pytest.approx(1.0, abs=1e-12)

@@ -59,10 +59,10 @@ def test_the_file_is_close_to_float32(
     model = onnx.load(report.path)
     onnx.checker.check_model(model, full_check=True)
     error = _residual_error(run(onnx_session(model), patches.inputs), network, patches.inputs)
-    assert error < 0.03  # measured 0.012
+    assert error < 0.03
     assert report.quality is not None
     assert report.quality.residual_error == pytest.approx(error, rel=1e-6)
-    assert abs(report.quality.mean_shift) < 0.5  # measured 0.05 levels
+    assert abs(report.quality.mean_shift) < 0.5
     assert report.int8_share > 0.9
     assert set(report.kept.values()) == {"reads or writes a picture"}
     metadata = read_metadata(report.path)
@@ -106,7 +106,6 @@ def test_every_method(method: str, network: Network, patches: Patches, tmp_path:
         network, tmp_path / "a.onnx", patches, method=method, gate=False, bias_correction=False
     )
     assert report.quality is not None
-    # measured: minmax 0.012, percentile 0.012, entropy 0.03, mse 0.012
     assert report.quality.residual_error < 0.08
     assert report.calibration.method == method
     assert not report.calibration.corrections
@@ -131,7 +130,7 @@ def test_bias_correction_takes_off_the_mean(
         difference = np.stack(pictures).astype(float) - np.stack(expected)
         shifts.append(np.abs(difference.mean(axis=(0, 1, 3, 4))).max() * 255)
     assert shifts[0] > 1
-    assert shifts[1] < shifts[0] / 3  # measured: 3.9 -> 0.1 levels
+    assert shifts[1] < shifts[0] / 3
 
 
 def test_keep_fp16_auto_keeps_the_fewest(
@@ -246,12 +245,13 @@ def test_openvino_runs_it_in_int8(
     )
     sidecar = read_sidecar(path)
     assert (sidecar.precision, sidecar.precision_ran) == ("int8", "int8")
+    assert sidecar.precisions["int8"] > 0.8 * sum(sidecar.precisions.values())
     assert "--precision=int8" in sidecar.rebuild
     assert sidecar.network["int8_share"] == round(report.int8_share, 4)
     engine = rr.load_engine(path)
     assert ", int8, " in engine.describe()
     found = [engine(x) for x in patches.inputs]
-    # measured 0.013, ONNX Runtime 0.012: a sign lost in a concatenation gave 0.5
+    # a sign lost in a concatenation gave 0.5
     assert _residual_error(found, network, patches.inputs) < 0.04
     with pytest.raises(InputError, match=r"is int8; an engine of fp16 on openvino needs one exp"):
         rr.build_engine_file(report.path, precision="fp16", runner="openvino")
@@ -279,3 +279,4 @@ def test_tensorrt_rtx_has_int8_convolutions(
     sidecar = read_sidecar(path)
     assert sidecar.precision_ran == "int8"
     assert sidecar.layers.get("INT8", 0) > 0
+    assert sidecar.precisions["int8"] > 0.8 * sum(sidecar.precisions.values())

@@ -458,3 +458,54 @@ def test_openvino_failures_are_told(openvino: Engine) -> None:
     with pytest.raises(RestorertError, match=r"^openvino failed: [^\n]+$"):
         openvino.runner(torch.zeros(1, 3, 500, 500))
     openvino(_frames())  # and the engine still runs
+
+
+class _Spoiling(TorchRunner):
+    """Spoils some of the frames that it is given."""
+
+    precision = "fp16"
+    calls = 0
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        restored = super().__call__(x)
+        for index, value in enumerate((float("nan"), float("inf"), None, 0.25)):
+            if value is not None and index < len(restored):
+                restored[index, 1, : 3 if index < 2 else None] = value
+        if len(restored) > 3:
+            restored[3] = 0.25
+        return restored
+
+
+def test_spoiled_frames_run_again(
+    network: rr.networks.RestorationNetwork, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = []
+
+    def safer() -> Engine:
+        made.append(Engine(TorchRunner(network, device="cpu"), network.spec))
+        return made[-1]
+
+    runner = _Spoiling(network, device="cpu")
+    engine = Engine(runner, network.spec, fallback=safer)
+    frames = _frames(4)
+    np.testing.assert_allclose(engine(frames), _expected(network, frames), rtol=0, atol=1e-5)
+    assert engine.frames_repeated == 3
+    eight_bits = (frames.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+    assert np.array_equal(engine(eight_bits), made[0](eight_bits))
+    assert (engine.frames_repeated, len(made), runner.calls) == (6, 1, 2)
+    (record,) = caplog.records
+    assert "such frames run again in fp32" in record.getMessage()
+    # a picture of one colour may stay one, and nothing repeats what nobody asked to
+    assert not runners.engine.broken_frames(torch.ones(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)).any()
+    assert np.isnan(Engine(runner, network.spec)(frames)).any()
+
+
+def test_half_precision_falls_back_to_the_next(network: rr.networks.RestorationNetwork) -> None:
+    if not environment.cpu_has_bf16():
+        pytest.skip("this CPU runs fp32 for fp16")
+    engine = rr.build_engine(network, precision="fp16", runner="torch")
+    assert engine.fallback is not None
+    safer = engine.fallback()
+    assert safer.runner.precision == "fp32"
+    assert safer.fallback is None

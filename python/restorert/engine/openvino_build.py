@@ -63,19 +63,27 @@ def precision_of(compiled: Any) -> str:
 
     Read from the runtime graph and not from the hint: the commonest precision by node count.
     """
-    names = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
+    counts = count_precisions(compiled)
+    if not counts:
+        hint = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
+        return _PRECISIONS.get(hint, hint)
+    return max(counts, key=lambda name: counts[name])
+
+
+_PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
+
+
+def count_precisions(compiled: Any) -> dict[str, int]:
+    """How many convolutions and matrix products of a compiled model run in each precision."""
     counts: dict[str, int] = {}
     for node in compiled.get_runtime_model().get_ops():
         info = node.get_rt_info()
         kind = str(info["layerType"].astype(str)) if "layerType" in info else ""
         if kind in ("Convolution", "Deconvolution", "FullyConnected", "MatMul"):
             precision = str(info["runtimePrecision"].astype(str)).lower()
+            precision = _PRECISIONS.get(precision, precision)
             counts[precision] = counts.get(precision, 0) + 1
-    if not counts:
-        hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        return names.get(str(hint), str(hint))
-    commonest = max(counts, key=lambda name: counts[name])
-    return names.get(commonest, commonest)
+    return counts
 
 
 def build_openvino(
@@ -94,7 +102,8 @@ def build_openvino(
         precision: asked for; see `compile_options`.
 
     Returns:
-        Facts for the sidecar: ``precision_ran``.
+        Facts for the sidecar: ``precision_ran``, and ``precisions``, the count of convolutions and
+        matrix products by the precision that they run in.
 
     Raises:
         BuildError: OpenVINO refused; its reason in one line.
@@ -116,12 +125,18 @@ def build_openvino(
         raise BuildError(f"openvino could not build: {error}") from None
     except Exception as error:  # openvino and onnx raise what they like
         raise BuildError(f"openvino could not build: {first_line(error)}") from None
+    precisions = count_precisions(compiled)
+    if precision == "int8" and not precisions.get("int8"):
+        raise BuildError(
+            f"openvino runs none of this file's layers in int8 on {environment.cpu().name}; "
+            "use fp16"
+        )
     try:
         with replace_atomically(target) as temporary, open(temporary, "wb") as stream:
             stream.write(blob if isinstance(blob, bytes) else blob.getbuffer())
     except OSError as error:
         raise BuildError(f"cannot write {os.fspath(target)}: {error.strerror or error}") from None
-    return {"precision_ran": precision_of(compiled)}
+    return {"precision_ran": precision_of(compiled), "precisions": precisions}
 
 
 def first_line(error: BaseException) -> str:

@@ -27,6 +27,7 @@ _ELEMENT_BYTES = {
     "FP4": 0.5,
     "Bool": 1.0,
 }
+_PRECISIONS = {"Float": "fp32", "Half": "fp16", "BFloat16": "bf16", "Int8": "int8"}
 _LAYER_KINDS = {
     "correlation": "convolution",
     "convolution": "convolution",
@@ -61,6 +62,7 @@ class Kernel:
             where the kernel goes over it twice. A copy reads no more than it writes: of the tensor
             that a slice is taken from only the slice. None where a tensor's size is unknown.
         onnx: names of the ONNX nodes that it comes from.
+        precision: of the first tensor that it reads: fp32, fp16, bf16, int8; "" where unknown.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Kernel:
     read_bytes: int | None
     written_bytes: int | None
     onnx: tuple[str, ...] = ()
+    precision: str = ""
 
     @property
     def total_bytes(self) -> int | None:
@@ -95,6 +98,14 @@ class Plan:
             of_kind = [kernel for kernel in self.kernels if kernel.kind == kind]
             if of_kind:
                 found[kind] = (len(of_kind), _total(of_kind))
+        return found
+
+    def precisions(self) -> dict[str, int]:
+        """Precision -> convolutions and matrix products that run in it."""
+        found: dict[str, int] = {}
+        for kernel in self.kernels:
+            if kernel.kind in ("convolution", "matrix product") and kernel.precision:
+                found[kernel.precision] = found.get(kernel.precision, 0) + 1
         return found
 
 
@@ -125,8 +136,10 @@ def _read_kernel(line: str) -> Kernel:
     inputs, constants, outputs = (
         _tensors(_section(line, section)) for section in ("Inputs", "Constants", "Outputs")
     )
+    first = re.search(r"Datatype: (\w+)", _section(line, "Inputs"))
+    precision = _PRECISIONS.get(first[1], first[1].lower()) if first else ""
     if inputs is None or constants is None or outputs is None:
-        return Kernel(name, kind, None, None, onnx)
+        return Kernel(name, kind, None, None, onnx, precision)
     if kind == "layout":
         most = sum(elements for elements, _ in outputs.values())
         inputs = {name: (min(elements, most), size) for name, (elements, size) in inputs.items()}
@@ -134,7 +147,7 @@ def _read_kernel(line: str) -> Kernel:
         sum(math.ceil(elements * size) for elements, size in tensors.values())
         for tensors in (inputs, constants, outputs)
     )
-    return Kernel(name, kind, read + constant, written, onnx)
+    return Kernel(name, kind, read + constant, written, onnx, precision)
 
 
 def _section(line: str, name: str) -> str:

@@ -37,6 +37,8 @@ class Sidecar:
         rebuild: the command that builds it again; empty where none does, because the network's
             weights are in no file.
         layers: of the network given to TensorRT, their count by output type.
+        precisions: how many of the engine's convolutions and matrix products run in each precision,
+            told by the finished engine; empty where the builder tells of none.
         plan: kernels of the engine by kind, as [count, bytes read and written]; bytes are None for
             an engine of several shapes. Empty where the builder tells of none.
     """
@@ -60,6 +62,7 @@ class Sidecar:
     build_seconds: float = 0.0
     layers: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
+    precisions: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -98,6 +101,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "build_seconds": (int, float),
     "layers": dict,
     "plan": dict,
+    "precisions": dict,
     "format": int,
 }
 
@@ -144,7 +148,7 @@ def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
 
 
 _OPTIONAL = {f.name for f in dataclasses.fields(Sidecar) if f.default is not dataclasses.MISSING}
-_OPTIONAL |= {"layers", "plan"}
+_OPTIONAL |= {"layers", "plan", "precisions"}
 _SCALARS = (str, int, float, type(None))
 
 

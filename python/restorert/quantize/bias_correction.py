@@ -52,15 +52,17 @@ def correct_biases(
     reference = onnx.ModelProto.FromString(wide.SerializeToString())
     simulated = insert_qdq(wide, layers, scales)
     by_output = {layer.output: index for index, layer in enumerate(chosen)}
-    axes = helper.make_tensor("correction_axes", TensorProto.INT64, [3], [0, 2, 3])
+    axes = helper.make_tensor("calibrated_axes", TensorProto.INT64, [3], [0, 2, 3])
     for model in (reference, simulated):
         model.graph.initializer.append(axes)
         del model.graph.output[:]
     for index, layer in enumerate(chosen):
         reference.graph.node.append(
-            helper.make_node("ReduceMean", [layer.output, axes.name], [f"mean_{index}"])
+            helper.make_node("ReduceMean", [layer.output, axes.name], [f"calibrated_mean_{index}"])
         )
-        reference.graph.output.append(helper.make_empty_tensor_value_info(f"mean_{index}"))
+        reference.graph.output.append(
+            helper.make_empty_tensor_value_info(f"calibrated_mean_{index}")
+        )
     nodes = []
     for original in simulated.graph.node:
         node = onnx.NodeProto.FromString(original.SerializeToString())
@@ -68,18 +70,26 @@ def correct_biases(
         index = by_output.get(node.output[0], -1)
         if index < 0:
             continue
-        result, raw = node.output[0], f"uncorrected_{index}"
+        result, raw = node.output[0], f"calibrated_raw_{index}"
         node.output[0] = raw
         channels = chosen[index].out_channels
         simulated.graph.input.append(
-            helper.make_tensor_value_info(f"mean_{index}", TensorProto.FLOAT, [1, channels, 1, 1])
+            helper.make_tensor_value_info(
+                f"calibrated_mean_{index}", TensorProto.FLOAT, [1, channels, 1, 1]
+            )
         )
         nodes += [
-            helper.make_node("ReduceMean", [raw, axes.name], [f"own_{index}"]),
-            helper.make_node("Sub", [f"mean_{index}", f"own_{index}"], [f"correction_{index}"]),
-            helper.make_node("Add", [raw, f"correction_{index}"], [result]),
+            helper.make_node("ReduceMean", [raw, axes.name], [f"calibrated_own_{index}"]),
+            helper.make_node(
+                "Sub",
+                [f"calibrated_mean_{index}", f"calibrated_own_{index}"],
+                [f"calibrated_correction_{index}"],
+            ),
+            helper.make_node("Add", [raw, f"calibrated_correction_{index}"], [result]),
         ]
-        simulated.graph.output.append(helper.make_empty_tensor_value_info(f"correction_{index}"))
+        simulated.graph.output.append(
+            helper.make_empty_tensor_value_info(f"calibrated_correction_{index}")
+        )
     del simulated.graph.node[:]
     simulated.graph.node.extend(nodes)
     sessions = onnx_session(reference), onnx_session(simulated)
@@ -88,7 +98,7 @@ def correct_biases(
         if progress:
             progress("correcting biases", done / len(inputs))
         means = sessions[0].run(None, {INPUT_NAME: x})
-        feeds = {f"mean_{index}": mean for index, mean in enumerate(means)}
+        feeds = {f"calibrated_mean_{index}": mean for index, mean in enumerate(means)}
         for total, found in zip(
             totals, sessions[1].run(None, {INPUT_NAME: x, **feeds}), strict=True
         ):

@@ -71,7 +71,8 @@ def read_patches(
     files = sorted((sha256_of_picture(path), path) for path in picture_files(images))
     chosen: list[tuple[int, int, Box]] = []  # round, picture, crop
     for index, (digest, path) in enumerate(files):
-        boxes = tile_grid(*read_image(path).pixels.shape[:2], side)
+        height, width = read_image(path).pixels.shape[:2]
+        boxes = tile_grid(height, width, side)
         order = np.random.default_rng(int(digest[:16], 16)).permutation(len(boxes))
         chosen += [(turn, index, boxes[i]) for turn, i in enumerate(order[:count])]
     chosen = sorted(chosen)[:count]

@@ -323,6 +323,7 @@ def build_engine_file(
             restorert=__version__,
             build_seconds=round(time.perf_counter() - started, 3),
             layers=built.get("layers", {}),
+            precisions=built.get("precisions", {}),
             plan={k: list(v) for k, v in built["plan"].by_kind().items()}
             if built.get("plan")
             else {},
@@ -437,24 +438,34 @@ def build_engine(
 
     Arguments as in `build_engine_file`; ``runner="cuda"`` and ``"torch"`` run the network itself.
     "auto" takes the first that works of TensorRT, TensorRT-RTX, cuda, OpenVINO and torch.
+
+    Frames that a half precision spoils (NaN, infinity, one colour) are run again in the next safer
+    one, whose engine is built when the first such frame comes; see `Engine.frames_repeated`.
     """
     if runner == "auto":
         runner = _first_that_runs(isinstance(network, RestorationNetwork))
+    arguments: dict[str, Any] = {
+        "shape": shape,
+        "profile": profile,
+        "options": options,
+        "cache": cache,
+        "deploy": deploy,
+    }
     if runner in IN_MEMORY:
         if not isinstance(network, RestorationNetwork):
             raise InputError(f"the {runner} runner runs networks, not ONNX files")
-        return Engine(IN_MEMORY[runner](network, precision, deploy=deploy), network.spec)
-    return load_engine(
-        build_engine_file(
-            network,
-            precision=precision,
-            shape=shape,
-            profile=profile,
-            runner=runner,
-            options=options,
-            cache=cache,
-            progress=progress,
-            deploy=deploy,
-            to_run=True,
+        engine = Engine(IN_MEMORY[runner](network, precision, deploy=deploy), network.spec)
+    else:
+        path = build_engine_file(
+            network, precision=precision, runner=runner, progress=progress, to_run=True, **arguments
         )
-    )
+        engine = load_engine(path)
+    safer = _SAFER.get(engine.runner.precision)
+    if safer is not None and isinstance(network, RestorationNetwork):
+        engine.fallback = functools.partial(
+            build_engine, network, precision=safer, runner=runner, **arguments
+        )
+    return engine
+
+
+_SAFER = {"fp16": "bf16", "bf16": "fp32"}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from restorert.networks.spec import NetworkSpec
 from restorert.runners.base import Runner
 from restorert.runners.padding import pad, padded_size
 
+_LOG = logging.getLogger("restorert")
+
 
 class Engine:
     """A network ready to run: ``engine(frames)``.
@@ -27,12 +31,24 @@ class Engine:
         spec: the network's `NetworkSpec`.
         runner: the loaded runner.
         sidecar: of the engine file; None for the torch runner, which has no file.
+        fallback: makes the engine of the next safer precision, on which frames are run again that
+            came out with NaN, infinite or constant; None leaves them as they are.
+        frames_repeated: how many were.
     """
 
-    def __init__(self, runner: Runner, spec: NetworkSpec, sidecar: Sidecar | None = None) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        spec: NetworkSpec,
+        sidecar: Sidecar | None = None,
+        fallback: Callable[[], Engine] | None = None,
+    ) -> None:
         self.runner = runner
         self.spec = spec
         self.sidecar = sidecar
+        self.fallback = fallback
+        self.frames_repeated = 0
+        self._safer: Engine | None = None
 
     def __repr__(self) -> str:
         return f"<Engine {self.describe()}>"
@@ -126,7 +142,8 @@ class Engine:
             if not restored:
                 return x.new_empty((0, self.spec.out_channels, height, width))
             joined = restored[0] if len(restored) == 1 else torch.cat(restored)
-            return joined[:, :, :height, :width].contiguous()
+            cropped = joined[:, :, :height, :width].contiguous()
+            return cropped if self.fallback is None else self._repeat_broken(x, cropped)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -136,6 +153,23 @@ class Engine:
                 f"not enough memory for {asked} on {self.runner.device.name} ({reason}); "
                 "restore in smaller tiles"
             ) from None
+
+    def _repeat_broken(self, x: Tensor, restored: Tensor) -> Tensor:
+        """Run frames that came out broken again, in a safer precision."""
+        broken = broken_frames(x, restored)
+        count = int(broken.sum())
+        if not count or self.fallback is None:
+            return restored
+        if self._safer is None:
+            self._safer = self.fallback()
+            _LOG.warning(
+                "%s gave NaN, infinity or one colour for a frame; such frames run again in %s",
+                self.runner.precision,
+                self._safer.runner.precision,
+            )
+        self.frames_repeated += count
+        restored[broken] = self._safer._run(x[broken])
+        return restored
 
     @staticmethod
     def _chunks(x: Tensor, profile: ShapeProfile | None) -> tuple[Tensor, ...]:
@@ -149,6 +183,17 @@ class Engine:
             filled = torch.cat([chunk, chunk[-1:].expand(missing, -1, -1, -1)])
             return self.runner(filled.contiguous())[: chunk.shape[0]]
         return self.runner(chunk.contiguous())
+
+
+def broken_frames(x: Tensor, restored: Tensor) -> Tensor:
+    """Which frames of [N, C, H, W] hold NaN or infinity, or one value for a picture of several.
+
+    One pass over each picture: both extremes are NaN where any value is.
+    """
+    least, most = torch.aminmax(restored.flatten(1), dim=1)
+    given_least, given_most = torch.aminmax(x.flatten(1), dim=1)
+    constant = (least == most) & (given_least != given_most)
+    return ~torch.isfinite(most - least) | constant
 
 
 def short_version(version: str) -> str:

@@ -23,6 +23,7 @@ from restorert.engine.tensorrt_build import (
     load_plugins,
 )
 from restorert.errors import (
+    BuildError,
     DeviceMemoryError,
     EngineMismatchError,
     InputError,
@@ -174,8 +175,16 @@ class TensorRTBackend:
         facts = build_tensorrt(
             onnx_path, target, profile, options, module=self.name, progress=progress
         )
-        # A strongly typed network runs in the types of its ONNX file.
-        return {**facts, "precision_ran": precision}
+        # A strongly typed network runs in the types of its ONNX file, and its plan must show it.
+        precisions = facts["plan"].precisions() if facts["plan"] else {}
+        if precisions and precision not in precisions:
+            Path(target).unlink(missing_ok=True)
+            ran = ", ".join(sorted(precisions))
+            raise BuildError(
+                f"{self.name} built an engine of {precision} whose layers all run in {ran}; "
+                f"build for {ran}, or another version of {self.name}"
+            )
+        return {**facts, "precision_ran": precision, "precisions": precisions}
 
     def load(self, path: Path, sidecar: Sidecar) -> Runner:
         return TensorRTRunner(path, sidecar)
