@@ -39,6 +39,7 @@ MINIATURES = _miniatures()
 # Exporting and building take seconds each: not for variants whose layers another one has, too.
 _LIKE_ANOTHER = {
     "hinet-gopro",
+    "hinet-tiny",
     "mprnet-deblur-1stage",
     "mprnet-deblur-2stage",
     "srn-gray",
@@ -53,6 +54,11 @@ _LIKE_ANOTHER = {
 # An export of its own: for the network with the transposed convolutions that bfloat16 lacks.
 IN_BF16 = ("hinet",)
 EXPORTED = [name for name in MINIATURES if name not in _LIKE_ANOTHER]
+# TLC and softmax make an export slow or differ in one operator: in float32 alone.
+IN_HALF = [name for name in EXPORTED if name not in ("nafnet-gopro", "restormer-deraining")]
+ONE_OF_EACH_FAMILY = [
+    next(name for name in EXPORTED if name in family.variants) for family in FAMILIES
+]
 Export = Callable[[str, str], Path]
 
 
@@ -106,7 +112,7 @@ def test_one_dynamic_onnx_file_gives_the_picture_at_every_size(name: str, export
         _close(_run_onnx(exported(name, "fp32"), x), expected)
 
 
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", IN_HALF)
 def test_half_precision_keeps_the_picture(name: str, exported: Export) -> None:
     net = miniature(name)
     m = net.spec.size_multiple
@@ -133,7 +139,8 @@ def test_the_file_calls_fused_ops_and_passes_the_checker(name: str, exported: Ex
 
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [(name, precision) for name in EXPORTED for precision in ("fp32", "fp16")]
+    [(name, "fp32") for name in EXPORTED]
+    + [(name, "fp16") for name in IN_HALF]
     + [(name, "bf16") for name in IN_BF16],
 )
 def test_tensorrt_rtx_builds_it(
@@ -156,11 +163,8 @@ def test_tensorrt_rtx_builds_it(
     assert engine.stat().st_size > 0
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_int8(
-    family: NetworkFamily, exported: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = next(name for name in EXPORTED if name in family.variants)
+@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
+def test_int8(name: str, exported: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = miniature(name)
     m, c = net.spec.size_multiple, net.spec.in_channels
     half = exported(name, "fp16")

@@ -444,7 +444,7 @@ def test_torch_runner_leaves_the_network_alone(
 
 def test_torch_runner_refuses() -> None:
     net = rr.create_network("hinet", width=2, depth=2)
-    with pytest.raises(InputError, match="unknown precision 'int8'"):
+    with pytest.raises(InputError, match="int8 by calibration: restorert calibrate"):
         TorchRunner(net, "int8")
     if not torch.cuda.is_available():
         with pytest.raises(RunnerUnavailableError, match="cannot use the device cuda"):
