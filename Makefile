@@ -13,7 +13,7 @@ bench: $(VENV)/.native
 
 # Two at a time: a test of a full-size network takes 3 GB, so that more is not always faster.
 test: $(VENV)/.native
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.packages
 	$(BIN)/ruff check python benchmarks tests

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,22 +32,29 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(reason)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's; the kernels' tests do without it
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """Where tests run side by side, which must share a process: see `_group`."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return GroupScheduling(config, log)
 
 
-def _group(item: pytest.Item) -> str:
-    """A file's tests share what its fixtures made, the native ones a build folder."""
-    if "native" in item.path.parts:
-        return "native"
-    parameters = getattr(item, "callspec", None)
-    network = parameters.params.get("name", "") if parameters else ""
-    return f"{item.path.name} {network}"
+def _group(nodeid: str) -> str:
+    """A file's tests share what its fixtures made, the native ones a build folder.
+
+    Of the file that asks everything of every network, the tests of one network do.
+    """
+    if nodeid.startswith("tests/native/"):
+        return "tests/native"
+    file, _, test = nodeid.partition("::")
+    if file.endswith("test_registry.py") and (network := re.search(r"\[([^]]+)\]", test)):
+        return f"{file} {re.sub('-(fp32|fp16|bf16|int8)$', '', network[1])}"
+    return file
 
 
 @pytest.fixture(autouse=True, scope="session")
