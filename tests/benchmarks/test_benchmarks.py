@@ -10,6 +10,13 @@ from pathlib import Path
 
 import pytest
 
+import restorert as rr
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -149,3 +156,17 @@ def test_plan_refuses_in_one_line() -> None:
         assert ran.stderr.startswith("plan: error: ")
         assert message in ran.stderr
         assert ran.stderr.count("\n") == 1
+
+
+def test_specs_state_the_papers_psnr() -> None:
+    papers = tomllib.loads((BENCHMARKS / "papers.toml").read_text(encoding="utf-8"))
+    published: dict[str, dict[str, float]] = {}
+    for row in (row for table in papers["quality"] for row in table["rows"]):
+        mean = "average_db" in row
+        dataset, psnr = ("five tasks, mean", "average_db") if mean else (row["dataset"], "psnr_db")
+        published.setdefault(row["network"], {})[dataset] = row[psnr]
+    assert len(published) >= 9
+    for name, figures in published.items():
+        stated = rr.network_spec(name).paper_psnr
+        assert stated is not None, name
+        assert figures[stated[0]] == stated[1], name

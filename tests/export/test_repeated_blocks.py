@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import restorert as rr
 from restorert.export import repeated_blocks
 from restorert.export.repeated_blocks import blocks_replaced
-from restorert.networks.spec import NetworkSpec, RepeatedBlock, RestorationNetwork
+from restorert.networks.spec import NetworkConfig, NetworkSpec, RepeatedBlock, RestorationNetwork
 
 
 class Block(RepeatedBlock):
@@ -35,7 +35,7 @@ class Network(RestorationNetwork):
         torch.manual_seed(0)
         self.blocks = nn.Sequential(Block(3, 2.0), Block(3, 2.0), Block(3, 3.0), Block(3, 2.0))
         self.wide = nn.Sequential(nn.Conv2d(3, 6, 1), Block(6, 2.0), nn.Conv2d(6, 3, 1))
-        self.spec = NetworkSpec("blocks", "blocks", "test", "none", "none", None, size_multiple=2)
+        self.spec = NetworkSpec("blocks", "blocks", "test", "none", "none", NetworkConfig())
         self.eval().requires_grad_(False)
 
     def forward(self, image: Tensor) -> Tensor:

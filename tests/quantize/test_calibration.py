@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,25 +86,25 @@ def test_mse_by_trying_every_range() -> None:
 
     limits = sample.max() * np.linspace(0.15, 1, 200)
     best = min(map(error, limits))
-    # the grid of ranges is finer here
+    # measured: 1.0005, since the grid of ranges is finer here
     assert error(histogram.range("mse")) <= 1.002 * best
-    assert error(histogram.range("minmax")) > 1.3 * best
+    assert error(histogram.range("minmax")) > 1.3 * best  # measured: 1.48
 
 
 def test_entropy_clips_a_tail_and_keeps_a_uniform() -> None:
     histogram = Histogram()
     histogram.add(_heavy_tailed())
-    assert histogram.range("entropy") < 0.9 * histogram.largest
+    assert histogram.range("entropy") < 0.9 * histogram.largest  # measured: 0.88
     uniform = Histogram()
     uniform.add(np.random.default_rng(0).random(200_000))
-    assert uniform.range("entropy") > 0.95
+    assert uniform.range("entropy") > 0.99  # measured: 1 - 3e-6
 
 
 def test_extremes_of_a_sample() -> None:
     histogram = Histogram()
     histogram.add(np.array([0.5, 1.0]), largest=9.0)
     assert histogram.range("minmax") == 9.0
-    assert histogram.range("percentile") < 1.1
+    assert 1.0 <= histogram.range("percentile") < 1.01  # measured: 1.004, the end of 1.0's bin
     assert Histogram().range("entropy") == 0.0
 
 
@@ -172,10 +171,13 @@ def test_an_interrupted_calibration_goes_on(
         assert np.array_equal(again[name].counts, histogram.counts)
         assert again[name].largest == histogram.largest
     # of other work, or damaged: from the beginning
+    others = inputs[:-1]
+    fresh = observe(wide, names[:1], others)[names[0]]
     for content in (kept, kept[:100], b"", b"PK\x03\x04garbage"):
         state.write_bytes(content)
-        others = inputs[:-1]
-        assert observe(wide, names[:1], others, state=state)[names[0]].largest > 0
+        found = observe(wide, names[:1], others, state=state)[names[0]]
+        assert np.array_equal(found.counts, fresh.counts)
+        assert found.largest == fresh.largest
 
 
 def test_macs_are_the_networks(
@@ -217,13 +219,15 @@ def test_patches_do_not_depend_on_names(
     assert sorted(first.pictures.values()) == sorted(second.pictures.values())
     assert first.references is not None
     noise = np.stack(first.inputs) - np.stack(first.references)
-    assert noise.std() == pytest.approx(25 / 255, rel=0.02)
+    # three standard errors of 21504 draws: 1.5 % and 0.002; measured: 0.02 % and 0.0008
+    assert noise.std() == pytest.approx(25 / 255, rel=0.015)
     assert abs(noise.mean()) < 0.002
 
 
 @pytest.mark.parametrize("channels", [1, 3, 6])
 def test_channels(pictures: Path, channels: int, network: rr.networks.RestorationNetwork) -> None:
-    spec = dataclasses.replace(network.spec, in_channels=channels)
+    config = dataclasses.replace(network.spec.config, in_channels=channels)
+    spec = dataclasses.replace(network.spec, config=config)
     found = read_patches(pictures / "coffee.png", spec, 1)
     assert found.inputs[0].shape == (1, channels, 92, 92)
 
@@ -235,8 +239,8 @@ def test_pictures_that_are_none(
         read_patches(tmp_path, network.spec)
     with pytest.raises(InputError, match="cannot read picture"):
         read_patches(tmp_path / "none.png", network.spec)
-    (tmp_path / "a.png").write_bytes(os.urandom(100))
-    with pytest.raises(PictureError):
+    (tmp_path / "a.png").write_bytes(bytes(range(100)))
+    with pytest.raises(PictureError, match=r"a\.png"):
         read_patches(tmp_path, network.spec)
     for arguments in ({"count": 0}, {"size": 0}, {"noise": -1.0}, {"noise": 256.0}):
         with pytest.raises(InputError, match="calibration needs"):

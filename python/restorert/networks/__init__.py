@@ -68,13 +68,6 @@ def _build(family: NetworkFamily, spec: NetworkSpec) -> RestorationNetwork:
     return network
 
 
-def _with_config(spec: NetworkSpec, config: Any) -> NetworkSpec:
-    """``spec`` for another config: what a config says of channels and sizes, the spec says too."""
-    said = ("in_channels", "out_channels", "size_multiple")
-    changes = {name: getattr(config, name) for name in said if hasattr(config, name)}
-    return dataclasses.replace(spec, config=config, **changes)
-
-
 def create_network(name: str, *, seed: int = 0, **config: Any) -> RestorationNetwork:
     """A network with seeded random weights, in eval mode, float32, on the CPU.
 
@@ -101,7 +94,7 @@ def create_network(name: str, *, seed: int = 0, **config: Any) -> RestorationNet
             raise InputError(
                 f"{name} has no config field {unknown[0]!r}; it has {', '.join(fields)}"
             )
-        spec = _with_config(spec, dataclasses.replace(spec.config, **config))
+        spec = dataclasses.replace(spec, config=dataclasses.replace(spec.config, **config))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _build(family, spec)
@@ -150,7 +143,7 @@ def network_from_state_dict(
             known = {field: getattr(base.config, field) for field in family.unseen}
             known |= {k: v for k, v in (unseen or {}).items() if k in known}
             config = dataclasses.replace(config, **known)
-        spec = _with_config(base, config)
+        spec = dataclasses.replace(base, config=config)
         state_dict = {
             key: tensor
             for key, tensor in state_dict.items()

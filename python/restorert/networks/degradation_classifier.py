@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from restorert import ops
 from restorert.errors import CheckpointError, InputError
+from restorert.networks.nafnet import LayerNorm2d
 from restorert.networks.spec import RestorationNetwork
 
 PAPER = "DCPT (Hu et al., ICLR 2025)"
@@ -69,18 +69,6 @@ class DecoderConfig:
     def smallest(self) -> int:
         """Height and width must be at least this: one halving a feature."""
         return int(2 ** (len(self.feature_channels) + self.with_image))
-
-
-class LayerNorm2d(nn.Module):
-    """Layer norm over the channels of each pixel, fused."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.layer_norm_2d(x, self.weight, self.bias, eps=1e-6)
 
 
 class NormalisedConv(nn.Conv2d):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, cast, overload
 
 import torch
@@ -18,17 +19,19 @@ from torch import Tensor, nn
 from restorert import ops
 from restorert.errors import InputError
 from restorert.networks.spec import (
+    NetworkConfig,
     NetworkFamily,
     NetworkSpec,
     RestorationNetwork,
     Rewrite,
+    by_name,
 )
 
 PAPER = "HINet (Chen et al., CVPRW 2021)"
 
 
 @dataclass(frozen=True)
-class HINetConfig:
+class HINetConfig(NetworkConfig):
     """Sizes of a HINet.
 
     Attributes:
@@ -40,7 +43,6 @@ class HINetConfig:
         negative_slope: of every leaky ReLU.
     """
 
-    in_channels: int = 3
     width: int = 64
     depth: int = 5
     hin_levels: tuple[int, int] = (0, 4)
@@ -52,11 +54,6 @@ class HINetConfig:
                 f"HINet needs depth >= 2, an even width >= 2 and in_channels >= 1, "
                 f"not depth={self.depth}, width={self.width}, in_channels={self.in_channels}"
             )
-
-    @property
-    def out_channels(self) -> int:
-        """The residual is added to the picture."""
-        return self.in_channels
 
     @property
     def size_multiple(self) -> int:
@@ -348,59 +345,58 @@ _TINY = HINetConfig(width=16, depth=4, hin_levels=(2, 3))
 # The authors' repository (megvii-model/HINet) is MIT-licensed and covers the released weights.
 _LICENSE = "MIT"
 
-
-# Dataset and PSNR in dB, of the papers and, where they are newer, the authors' repositories.
-_PAPER_PSNR = {
-    "hinet-gopro": ("GoPro", 32.71),
-    "hinet-reds": ("REDS val-300", 28.83),
-    "hinet-sidd": ("SIDD", 39.99),
-    "hinet-sidd-0.5x": ("SIDD", 39.80),
-}
-
-
-def _variant(
-    name: str,
-    task: str,
-    config: HINetConfig,
-    *,
-    patch: int = 256,
-    tile: int | None = None,
-    licence: str = _LICENSE,
-) -> NetworkSpec:
-    return NetworkSpec(
-        name=name,
-        family="hinet",
-        task=task,
-        paper=PAPER,
-        weights_license=licence,
-        config=config,
-        size_multiple=config.size_multiple,
-        padding_mode="reflect",
-        training_patch=patch,
-        tile=tile,
-        paper_psnr=_PAPER_PSNR.get(name),
-        fp32_parts=_FP32,
-    )
-
+# Datasets and dB are the paper's.
+_variant = partial(
+    NetworkSpec,
+    family="hinet",
+    paper=PAPER,
+    weights_license=_LICENSE,
+    padding_mode="reflect",
+    training_patch=256,
+    fp32_parts=_FP32,
+)
 
 # Tiles: the authors' option files test GoPro, REDS and Rain13k on averaged 256x256 crops
 # (val.grids, val.crop_size), SIDD on its whole 256x256 blocks.
 FAMILY = NetworkFamily(
     name="hinet",
-    variants={
-        spec.name: spec
-        for spec in (
-            _variant("hinet", "general restoration", _ALL_LEVELS),
-            _variant("hinet-gopro", "motion deblurring", _DEEP_LEVELS, tile=256),
-            _variant("hinet-reds", "deblurring and JPEG artefacts", _DEEP_LEVELS, tile=256),
-            _variant("hinet-rain", "deraining", _ALL_LEVELS, tile=256),
-            _variant("hinet-sidd", "real-photo denoising", _ALL_LEVELS),
-            _variant("hinet-sidd-0.5x", "real-photo denoising", replace(_ALL_LEVELS, width=32)),
-            _variant(
-                "hinet-tiny", "noise and JPEG artefacts", _TINY, patch=128, licence="Apache-2.0"
-            ),
-        )
-    },
+    variants=by_name(
+        _variant("hinet", task="general restoration", config=_ALL_LEVELS),
+        _variant(
+            "hinet-gopro",
+            task="motion deblurring",
+            config=_DEEP_LEVELS,
+            tile=256,
+            paper_psnr=("GoPro", 32.71),
+        ),
+        _variant(
+            "hinet-reds",
+            task="deblurring and JPEG artefacts",
+            config=_DEEP_LEVELS,
+            tile=256,
+            paper_psnr=("REDS val-300", 28.83),
+        ),
+        _variant("hinet-rain", task="deraining", config=_ALL_LEVELS, tile=256),
+        _variant(
+            "hinet-sidd",
+            task="real-photo denoising",
+            config=_ALL_LEVELS,
+            paper_psnr=("SIDD", 39.99),
+        ),
+        _variant(
+            "hinet-sidd-0.5x",
+            task="real-photo denoising",
+            config=replace(_ALL_LEVELS, width=32),
+            paper_psnr=("SIDD", 39.80),
+        ),
+        _variant(
+            "hinet-tiny",
+            task="noise and JPEG artefacts",
+            config=_TINY,
+            training_patch=128,
+            weights_license="Apache-2.0",
+        ),
+    ),
     build=HINet,
     config_from_state_dict=config_from_state_dict,
     small={"width": 8},

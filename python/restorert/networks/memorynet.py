@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from restorert import ops
 from restorert.errors import InputError
 from restorert.networks.mprnet import MPRNet, MPRNetConfig, sizes_from_state_dict, tensors_for
-from restorert.networks.spec import NetworkFamily, NetworkSpec
+from restorert.networks.spec import (
+    NetworkFamily,
+    NetworkSpec,
+    by_name,
+)
 from restorert.ops.memory_read import MAX_CHANNELS, MAX_PROTOTYPES
 
 PAPER = "MemoryNet (Zhang et al., arXiv 2309.01377)"
@@ -195,8 +199,6 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> MemoryNetConfig 
         return None
 
 
-_CONFIG = MemoryNetConfig()
-
 # The repository ships one architecture, for every task of the paper, and weights that remove
 # clouds. Its LICENSE is MIT; most of its code is MPRNet's, whose licence is not.
 _SPEC = NetworkSpec(
@@ -205,8 +207,7 @@ _SPEC = NetworkSpec(
     task="shadow, raindrop and cloud removal",
     paper=PAPER,
     weights_license="MIT as its authors state; built on MPRNet, which is for non-commercial use",
-    config=_CONFIG,
-    size_multiple=_CONFIG.size_multiple,
+    config=MemoryNetConfig(),
     padding_mode="reflect",
     training_patch=256,
     paper_psnr=("ISTD", 33.44),
@@ -218,7 +219,7 @@ _SPEC = NetworkSpec(
 
 FAMILY = NetworkFamily(
     name="memorynet",
-    variants={_SPEC.name: _SPEC},
+    variants=by_name(_SPEC),
     build=MemoryNet,
     config_from_state_dict=config_from_state_dict,
     small={"width": 8, "unet_growth": 4, "orsnet_growth": 4, "cabs": 1},

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, cast, overload
 
 import torch
@@ -29,10 +30,12 @@ from restorert.networks.rewrites import (
     replace_modules,
 )
 from restorert.networks.spec import (
+    NetworkConfig,
     NetworkFamily,
     NetworkSpec,
     RestorationNetwork,
     Rewrite,
+    by_name,
 )
 
 PAPER = "MPRNet (Zamir et al., CVPR 2021)"
@@ -46,7 +49,7 @@ Features = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class MPRNetConfig:
+class MPRNetConfig(NetworkConfig):
     """Sizes of an MPRNet.
 
     Attributes:
@@ -60,7 +63,6 @@ class MPRNetConfig:
             third, ``orsnet_growth`` and ``cabs`` have no meaning and are their defaults.
     """
 
-    in_channels: int = 3
     width: int = 96
     unet_growth: int = 48
     orsnet_growth: int = 32
@@ -88,15 +90,6 @@ class MPRNetConfig:
         if self.stages < STAGES:
             for field in ("orsnet_growth", "cabs"):
                 object.__setattr__(self, field, getattr(type(self), field))
-
-    @property
-    def _family(self) -> str:
-        return type(self).__name__.removesuffix("Config")
-
-    @property
-    def out_channels(self) -> int:
-        """The residual is added to the picture."""
-        return self.in_channels
 
     @property
     def size_multiple(self) -> int:
@@ -590,46 +583,38 @@ _FP32 = ("the picture and the residual's addition", "means and gates of channel_
 # swz30/MPRNet's LICENSE.md covers the released weights too.
 _LICENSE = "Academic Public License: non-commercial use"
 
+# Patches: TRAIN_PS of the authors' training.yml (the paper says 256 for all tasks). Datasets and dB
+# are the paper's.
+_variant = partial(
+    NetworkSpec,
+    family="mprnet",
+    paper=PAPER,
+    weights_license=_LICENSE,
+    padding_mode="reflect",
+    training_patch=256,
+    fp32_parts=_FP32,
+)
+_deblurring = partial(_variant, task="motion deblurring")
 
-# Dataset and PSNR in dB, of the papers and, where they are newer, the authors' repositories.
-_PAPER_PSNR = {
-    "mprnet-deblur": ("GoPro", 32.66),
-    "mprnet-deblur-1stage": ("GoPro", 30.43),
-    "mprnet-deblur-2stage": ("GoPro", 31.81),
-    "mprnet-denoise": ("SIDD", 39.71),
-    "mprnet-derain": ("Rain100L", 36.40),
-}
-
-
-def _variant(name: str, task: str, config: MPRNetConfig, *, patch: int = 256) -> NetworkSpec:
-    return NetworkSpec(
-        name=name,
-        family="mprnet",
-        task=task,
-        paper=PAPER,
-        weights_license=_LICENSE,
-        config=config,
-        size_multiple=config.size_multiple,
-        padding_mode="reflect",
-        training_patch=patch,
-        paper_psnr=_PAPER_PSNR.get(name),
-        fp32_parts=_FP32,
-    )
-
-
-# Patches: TRAIN_PS of the authors' training.yml (the paper says 256 for all tasks).
 FAMILY = NetworkFamily(
     name="mprnet",
-    variants={
-        spec.name: spec
-        for spec in (
-            _variant("mprnet-deblur", "motion deblurring", _DEBLUR),
-            _variant("mprnet-deblur-1stage", "motion deblurring", replace(_DEBLUR, stages=1)),
-            _variant("mprnet-deblur-2stage", "motion deblurring", replace(_DEBLUR, stages=2)),
-            _variant("mprnet-denoise", "real-photo denoising", _DENOISE, patch=128),
-            _variant("mprnet-derain", "deraining", _DERAIN),
-        )
-    },
+    variants=by_name(
+        _deblurring("mprnet-deblur", config=_DEBLUR, paper_psnr=("GoPro", 32.66)),
+        _deblurring(
+            "mprnet-deblur-1stage", config=replace(_DEBLUR, stages=1), paper_psnr=("GoPro", 30.43)
+        ),
+        _deblurring(
+            "mprnet-deblur-2stage", config=replace(_DEBLUR, stages=2), paper_psnr=("GoPro", 31.81)
+        ),
+        _variant(
+            "mprnet-denoise",
+            task="real-photo denoising",
+            config=_DENOISE,
+            training_patch=128,
+            paper_psnr=("SIDD", 39.71),
+        ),
+        _variant("mprnet-derain", task="deraining", config=_DERAIN, paper_psnr=("Rain100L", 36.40)),
+    ),
     build=MPRNet,
     config_from_state_dict=config_from_state_dict,
     small={"width": 8, "unet_growth": 4, "orsnet_growth": 4, "cabs": 1},

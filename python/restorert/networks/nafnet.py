@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import torch
@@ -21,7 +22,14 @@ from torch.nn import functional as F
 from restorert import ops
 from restorert.errors import InputError
 from restorert.networks.rewrites import FUSES_EPILOGUES, replace_modules
-from restorert.networks.spec import NetworkFamily, NetworkSpec, RestorationNetwork, Rewrite
+from restorert.networks.spec import (
+    NetworkConfig,
+    NetworkFamily,
+    NetworkSpec,
+    RestorationNetwork,
+    Rewrite,
+    by_name,
+)
 
 PAPER = "NAFNet (Chen et al., ECCV 2022)"
 PAPER_DCPT = "DCPT (Hu et al., ICLR 2025)"
@@ -29,7 +37,7 @@ MAX_LEVELS = 8
 
 
 @dataclass(frozen=True)
-class NAFNetConfig:
+class NAFNetConfig(NetworkConfig):
     """Sizes of a NAFNet.
 
     Attributes:
@@ -44,7 +52,6 @@ class NAFNetConfig:
             over; None pools over the picture, as in training. Weights are the same for both.
     """
 
-    in_channels: int = 3
     width: int = 64
     encoder_blocks: tuple[int, ...] = (1, 1, 1, 28)
     middle_blocks: int = 1
@@ -78,11 +85,6 @@ class NAFNetConfig:
                 f"NAFNet's local_window is None or at least {self.size_multiple} pixels, one at "
                 f"the smallest level, not {self.local_window}"
             )
-
-    @property
-    def out_channels(self) -> int:
-        """The residual is added to the picture."""
-        return self.in_channels
 
     @property
     def size_multiple(self) -> int:
@@ -525,69 +527,64 @@ _FP32 = (
 # Of the repositories that released the weights: megvii-research/NAFNet, MILab-PKU/dcpt.
 _LICENSE, _LICENSE_DCPT = "MIT", "none stated"
 
-
-# Dataset and PSNR in dB, of the papers and, where they are newer, the authors' repositories.
-_PAPER_PSNR = {
-    "nafnet-dcpt": ("five tasks, mean", 29.84),
-    "nafnet-gopro": ("GoPro", 33.71),
-    "nafnet-gopro-width32": ("GoPro", 32.87),
-    "nafnet-reds": ("REDS val-300", 29.09),
-    "nafnet-sidd": ("SIDD", 40.30),
-    "nafnet-sidd-width32": ("SIDD", 39.97),
-}
-
-
-def _variant(
-    name: str,
-    task: str,
-    config: NAFNetConfig,
-    *,
-    paper: str = PAPER,
-    weights_license: str = _LICENSE,
-    patch: int = 256,
-) -> NetworkSpec:
-    return NetworkSpec(
-        name=name,
-        family="nafnet",
-        task=task,
-        paper=paper,
-        weights_license=weights_license,
-        config=config,
-        size_multiple=config.size_multiple,
-        padding_mode="reflect",
-        training_patch=patch,
-        paper_psnr=_PAPER_PSNR.get(name),
-        fp32_parts=_FP32,
-    )
-
-
 # The authors' option files test GoPro and REDS on whole pictures with TLC (class NAFNetLocal, its
 # exact and not its fast pooling) of a window 1.5 times the training patch of 256, SIDD on its
 # 256x256 blocks, and DCPT on whole pictures without TLC (NAFNetBaseline), reflected to multiples
-# of 16.
+# of 16. Datasets and dB are the papers' or, where newer, the repositories'.
+_variant = partial(
+    NetworkSpec,
+    family="nafnet",
+    paper=PAPER,
+    weights_license=_LICENSE,
+    padding_mode="reflect",
+    training_patch=256,
+    fp32_parts=_FP32,
+)
+
 FAMILY = NetworkFamily(
     name="nafnet",
-    variants={
-        spec.name: spec
-        for spec in (
-            _variant(
-                "nafnet-dcpt",
-                "five degradations at once",
-                replace(_DEEP_LEVEL, numbered_decoders=True),
-                paper=PAPER_DCPT,
-                weights_license=_LICENSE_DCPT,
-                patch=128,
-            ),
-            _variant("nafnet-gopro", "motion deblurring", _LOCAL),
-            _variant("nafnet-gopro-width32", "motion deblurring", replace(_LOCAL, width=32)),
-            _variant("nafnet-gopro-global", "motion deblurring, without TLC", _DEEP_LEVEL),
-            _variant("nafnet-reds", "deblurring and JPEG artefacts", _LOCAL),
-            _variant("nafnet-sidd", "real-photo denoising", _MANY_BLOCKS),
-            _variant(
-                "nafnet-sidd-width32", "real-photo denoising", replace(_MANY_BLOCKS, width=32)
-            ),
-        )
-    },
+    variants=by_name(
+        _variant(
+            "nafnet-dcpt",
+            task="five degradations at once",
+            config=replace(_DEEP_LEVEL, numbered_decoders=True),
+            paper=PAPER_DCPT,
+            weights_license=_LICENSE_DCPT,
+            training_patch=128,
+            paper_psnr=("five tasks, mean", 29.84),
+        ),
+        _variant(
+            "nafnet-gopro",
+            task="motion deblurring",
+            config=_LOCAL,
+            paper_psnr=("GoPro", 33.71),
+        ),
+        _variant(
+            "nafnet-gopro-width32",
+            task="motion deblurring",
+            config=replace(_LOCAL, width=32),
+            paper_psnr=("GoPro", 32.87),
+        ),
+        _variant("nafnet-gopro-global", task="motion deblurring, without TLC", config=_DEEP_LEVEL),
+        _variant(
+            "nafnet-reds",
+            task="deblurring and JPEG artefacts",
+            config=_LOCAL,
+            paper_psnr=("REDS val-300", 29.09),
+        ),
+        _variant(
+            "nafnet-sidd",
+            task="real-photo denoising",
+            config=_MANY_BLOCKS,
+            paper_psnr=("SIDD", 40.30),
+        ),
+        _variant(
+            "nafnet-sidd-width32",
+            task="real-photo denoising",
+            config=replace(_MANY_BLOCKS, width=32),
+            paper_psnr=("SIDD", 39.97),
+        ),
+    ),
     build=NAFNet,
     config_from_state_dict=config_from_state_dict,
     small={

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,32 +22,31 @@ from restorert.networks.restormer import (
     PAPER_DCPT,
     UNLICENSED,
     BlockForm,
-    Norm,
     TransformerBlock,
-    check_levels,
+    TransformerUNetConfig,
     downsampling,
     patch_embedding,
     read_levels,
     transformer_blocks,
     upsampling,
 )
-from restorert.networks.spec import NetworkFamily, NetworkSpec, RestorationNetwork
+from restorert.networks.spec import (
+    NetworkFamily,
+    NetworkSpec,
+    RestorationNetwork,
+    by_name,
+)
 
 PAPER = "PromptIR (Potlapalli et al., NeurIPS 2023)"
 
 
 @dataclass(frozen=True)
-class PromptIRConfig:
+class PromptIRConfig(TransformerUNetConfig):
     """Sizes of a PromptIR.
 
     Attributes:
         in_channels: channels of the picture, in and out.
-        width: channels of the first level, even; level i has ``width * 2**i``.
-        blocks: transformer blocks of the four levels, each >= 1.
-        refinement_blocks: of full resolution behind the decoder, >= 1.
         heads: of the attention at the four levels; blocks behind a prompt have those of the third.
-        expansion: hidden channels of the feed-forward part, as a multiple of the block's.
-        norm: of the blocks; see `restorert.networks.restormer.BlockForm`.
         prompts: number of prompts that each level mixes.
         prompt_channels: of the prompts of levels one, two and three.
         prompt_sizes: their height and width in pixels.
@@ -54,27 +54,13 @@ class PromptIRConfig:
             calls (PromptIR's own checkpoint does, DCPT's does not).
     """
 
-    in_channels: int = 3
-    width: int = 48
-    blocks: tuple[int, int, int, int] = (4, 6, 6, 8)
-    refinement_blocks: int = 4
-    heads: tuple[int, int, int, int] = (1, 2, 4, 8)
-    expansion: float = 2.66
-    norm: Norm = "with_bias"
     prompts: int = 5
     prompt_channels: tuple[int, int, int] = (64, 128, 320)
     prompt_sizes: tuple[int, int, int] = (64, 32, 16)
     unused_tensors: bool = False
 
     def __post_init__(self) -> None:
-        check_levels(
-            "PromptIR",
-            width=self.width,
-            blocks=(*self.blocks, self.refinement_blocks),
-            heads=self.heads,
-            expansion=self.expansion,
-            norm=self.norm,
-        )
+        super().__post_init__()
         if self.in_channels < 1:
             raise InputError(f"PromptIR needs in_channels >= 1, not {self.in_channels}")
         sizes = (*self.prompt_channels, *self.prompt_sizes, self.prompts)
@@ -88,16 +74,6 @@ class PromptIRConfig:
                 f"PromptIR's heads of the third level must divide the channels with prompts "
                 f"{list(self.prompted_channels)}, not {self.heads[2]}"
             )
-
-    @property
-    def out_channels(self) -> int:
-        """The residual is added to the picture."""
-        return self.in_channels
-
-    @property
-    def size_multiple(self) -> int:
-        """Height and width must be multiples of this: three halvings."""
-        return 8
 
     @property
     def form(self) -> BlockForm:
@@ -251,57 +227,35 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> PromptIRConfig |
         return None
 
 
-# Dataset and PSNR in dB, of the papers and, where they are newer, the authors' repositories.
-_PAPER_PSNR = {
-    "promptir-dcpt": ("five tasks, mean", 30.31),
-}
-
-
-def _variant(
-    name: str, config: PromptIRConfig, *, task: str, paper: str, licence: str, patch: int | None
-) -> NetworkSpec:
-    return NetworkSpec(
-        name=name,
-        family="promptir",
-        task=task,
-        paper=paper,
-        weights_license=licence,
-        config=config,
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        size_multiple=config.size_multiple,
-        padding_mode="reflect",
-        training_patch=patch,
-        # PromptIR's own script casts to uint8 without rounding; DCPT's rounds.
-        rounding="truncate" if name == "promptir" else "nearest",
-        paper_psnr=_PAPER_PSNR.get(name),
-        fp32_parts=(*FP32_PARTS, "weights of the prompts"),
-    )
-
+_variant = partial(
+    NetworkSpec,
+    family="promptir",
+    padding_mode="reflect",
+    fp32_parts=(*FP32_PARTS, "weights of the prompts"),
+)
 
 FAMILY = NetworkFamily(
     name="promptir",
-    variants={
-        spec.name: spec
-        for spec in (
-            _variant(
-                "promptir-dcpt",
-                PromptIRConfig(),
-                task="all in one: haze, rain, noise, motion blur, low light",
-                paper=PAPER_DCPT,
-                licence=UNLICENSED,
-                patch=None,
-            ),
-            _variant(
-                "promptir",
-                PromptIRConfig(unused_tensors=True),
-                task="all in one: noise, rain, haze",
-                paper=PAPER,
-                licence=NON_COMMERCIAL,
-                patch=128,
-            ),
-        )
-    },
+    variants=by_name(
+        _variant(
+            "promptir-dcpt",
+            task="all in one: haze, rain, noise, motion blur, low light",
+            config=PromptIRConfig(),
+            paper=PAPER_DCPT,
+            weights_license=UNLICENSED,
+            paper_psnr=("five tasks, mean", 30.31),
+        ),
+        _variant(
+            "promptir",
+            task="all in one: noise, rain, haze",
+            config=PromptIRConfig(unused_tensors=True),
+            paper=PAPER,
+            weights_license=NON_COMMERCIAL,
+            training_patch=128,
+            # The authors' script casts to uint8 without rounding; DCPT's rounds.
+            rounding="truncate",
+        ),
+    ),
     build=PromptIR,
     config_from_state_dict=config_from_state_dict,
     small={

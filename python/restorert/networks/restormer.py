@@ -14,6 +14,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -23,10 +24,12 @@ from torch.nn import functional as F
 from restorert import ops
 from restorert.errors import InputError
 from restorert.networks.spec import (
+    NetworkConfig,
     NetworkFamily,
     NetworkSpec,
     RepeatedBlock,
     RestorationNetwork,
+    by_name,
 )
 
 PAPER = "Restormer (Zamir et al., CVPR 2022)"
@@ -54,43 +57,73 @@ class BlockForm:
 
 
 @dataclass(frozen=True)
-class RestormerConfig:
-    """Sizes of a Restormer.
+class TransformerUNetConfig(NetworkConfig):
+    """Sizes of a U-Net of four levels of transformer blocks: Restormer's and PromptIR's.
 
     Attributes:
-        in_channels: of the picture; twice ``out_channels`` where ``dual_pixel``.
-        out_channels: of the restored picture.
         width: channels of the first level, even; level i has ``width * 2**i``.
         blocks: transformer blocks of the four levels, each >= 1.
         refinement_blocks: of full resolution behind the decoder, >= 1.
         heads: of the attention at the four levels.
         expansion: see `BlockForm`.
         norm: see `BlockForm`.
-        dual_pixel: the picture is a left and a right view, which nothing is added to.
-        dcpt: DCPT's version: attention with a ReLU for the softmax, a norm's epsilon of 1e-6 for
-            1e-5, and tensors called ``encoder_level1.body.0`` for ``encoder_level1.0``.
     """
 
-    in_channels: int = 3
-    out_channels: int = 3
     width: int = 48
     blocks: tuple[int, int, int, int] = (4, 6, 6, 8)
     refinement_blocks: int = 4
     heads: tuple[int, int, int, int] = (1, 2, 4, 8)
     expansion: float = 2.66
     norm: Norm = "with_bias"
+
+    def __post_init__(self) -> None:
+        network, width, heads = self._family, self.width, self.heads
+        blocks = (*self.blocks, self.refinement_blocks)
+        if width < 2 or width % 2:
+            raise InputError(f"{network} needs an even width >= 2, not {width}")
+        if len(blocks) != 5 or min(blocks) < 1:
+            raise InputError(
+                f"{network} needs blocks of four levels and refinement_blocks, each >= 1, "
+                f"not {blocks}"
+            )
+        if len(heads) != 4 or any(
+            count < 1 or width * 2**level % count for level, count in enumerate(heads)
+        ):
+            raise InputError(
+                f"{network} needs heads of four levels that divide its channels "
+                f"{[width * 2**level for level in range(4)]}, not {heads}"
+            )
+        if not 1 <= width * self.expansion <= 64 * width:
+            raise InputError(
+                f"{network} needs an expansion between 1 / width and 64, not {self.expansion}"
+            )
+        if self.norm not in ("with_bias", "bias_free"):
+            raise InputError(f"{network} has norms with_bias and bias_free, not {self.norm!r}")
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width must be multiples of this: three halvings."""
+        return 8
+
+
+@dataclass(frozen=True)
+class RestormerConfig(TransformerUNetConfig):
+    """Sizes of a Restormer.
+
+    Attributes:
+        in_channels: of the picture; twice ``out_channels`` where ``dual_pixel``.
+        out_channels: of the restored picture.
+        dual_pixel: the picture is a left and a right view, which nothing is added to.
+        dcpt: DCPT's version: attention with a ReLU for the softmax, a norm's epsilon of 1e-6 for
+            1e-5, and tensors called ``encoder_level1.body.0`` for ``encoder_level1.0``.
+    """
+
+    out_channels: int = 3
     dual_pixel: bool = False
     dcpt: bool = False
 
     def __post_init__(self) -> None:
-        check_levels(
-            "Restormer",
-            width=self.width,
-            blocks=(*self.blocks, self.refinement_blocks),
-            heads=self.heads,
-            expansion=self.expansion,
-            norm=self.norm,
-        )
+        super().__post_init__()
         expected = 2 * self.out_channels if self.dual_pixel else self.out_channels
         if self.out_channels < 1 or self.in_channels != expected:
             raise InputError(
@@ -98,11 +131,6 @@ class RestormerConfig:
                 f"out_channels={self.out_channels} needs in_channels={max(expected, 1)}, "
                 f"not {self.in_channels}"
             )
-
-    @property
-    def size_multiple(self) -> int:
-        """Height and width must be multiples of this: three halvings."""
-        return 8
 
     @property
     def form(self) -> BlockForm:
@@ -113,42 +141,6 @@ class RestormerConfig:
             norm_eps=1e-6 if self.dcpt else 1e-5,
             attention="relu" if self.dcpt else "softmax",
         )
-
-
-def check_levels(
-    network: str,
-    *,
-    width: int,
-    blocks: tuple[int, ...],
-    heads: tuple[int, ...],
-    expansion: float,
-    norm: str,
-) -> None:
-    """Refuse sizes that no U-Net of four levels of transformer blocks can have.
-
-    Args:
-        blocks: of the four levels and the refinement.
-
-    Raises:
-        InputError: names the field.
-    """
-    if width < 2 or width % 2:
-        raise InputError(f"{network} needs an even width >= 2, not {width}")
-    if len(blocks) != 5 or min(blocks) < 1:
-        raise InputError(
-            f"{network} needs blocks of four levels and refinement_blocks, each >= 1, not {blocks}"
-        )
-    if len(heads) != 4 or any(
-        count < 1 or width * 2**level % count for level, count in enumerate(heads)
-    ):
-        raise InputError(
-            f"{network} needs heads of four levels that divide its channels "
-            f"{[width * 2**level for level in range(4)]}, not {heads}"
-        )
-    if not 1 <= width * expansion <= 64 * width:
-        raise InputError(f"{network} needs an expansion between 1 / width and 64, not {expansion}")
-    if norm not in ("with_bias", "bias_free"):
-        raise InputError(f"{network} has norms with_bias and bias_free, not {norm!r}")
 
 
 def _named(name: str, module: nn.Module) -> nn.Sequential:
@@ -464,82 +456,62 @@ FP32_PARTS = (
 NON_COMMERCIAL = "Academic Public License (non-commercial)"
 UNLICENSED = "none stated by the authors"
 
-
-# Dataset and PSNR in dB, of the papers and, where they are newer, the authors' repositories.
-_PAPER_PSNR = {
-    "restormer-dcpt": ("five tasks, mean", 30.04),
-}
-
-
-def _variant(
-    name: str,
-    task: str,
-    config: RestormerConfig,
-    *,
-    paper: str = PAPER,
-    weights_license: str = NON_COMMERCIAL,
-    patch: int | None = 384,
-) -> NetworkSpec:
-    return NetworkSpec(
-        name=f"restormer-{name}",
-        family="restormer",
-        task=task,
-        paper=paper,
-        weights_license=weights_license,
-        config=config,
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        size_multiple=config.size_multiple,
-        padding_mode="reflect",
-        training_patch=patch,
-        paper_psnr=_PAPER_PSNR.get(name),
-        fp32_parts=FP32_PARTS,
-    )
-
+# The authors' option files: patches grow from 128 to 384 in training; whole pictures in tests. The
+# dB are DCPT's.
+_variant = partial(
+    NetworkSpec,
+    family="restormer",
+    paper=PAPER,
+    weights_license=NON_COMMERCIAL,
+    padding_mode="reflect",
+    training_patch=384,
+    fp32_parts=FP32_PARTS,
+)
 
 _WITH_BIAS = RestormerConfig()
 _BIAS_FREE = RestormerConfig(norm="bias_free")
 _GRAY = RestormerConfig(in_channels=1, out_channels=1, norm="bias_free")
 
-# The authors' option files: patches grow from 128 to 384 in training; whole pictures in tests.
 FAMILY = NetworkFamily(
     name="restormer",
-    variants={
-        spec.name: spec
-        for spec in (
+    variants=by_name(
+        _variant(
+            "restormer-dcpt",
+            task="all in one: haze, rain, noise, motion blur, low light",
+            config=RestormerConfig(norm="bias_free", dcpt=True),
+            paper=PAPER_DCPT,
+            weights_license=UNLICENSED,
+            training_patch=None,
+            paper_psnr=("five tasks, mean", 30.04),
+        ),
+        _variant("restormer-deraining", task="deraining", config=_WITH_BIAS),
+        _variant("restormer-motion-deblurring", task="motion deblurring", config=_WITH_BIAS),
+        _variant(
+            "restormer-defocus-deblurring",
+            task="defocus deblurring of one view",
+            config=_WITH_BIAS,
+        ),
+        _variant(
+            "restormer-dual-pixel-defocus-deblurring",
+            task="defocus deblurring of two views",
+            config=RestormerConfig(in_channels=6, dual_pixel=True),
+        ),
+        _variant("restormer-real-denoising", task="real-photo denoising", config=_BIAS_FREE),
+        *(
             _variant(
-                "dcpt",
-                "all in one: haze, rain, noise, motion blur, low light",
-                RestormerConfig(norm="bias_free", dcpt=True),
-                paper=PAPER_DCPT,
-                weights_license=UNLICENSED,
-                patch=None,
-            ),
-            _variant("deraining", "deraining", _WITH_BIAS),
-            _variant("motion-deblurring", "motion deblurring", _WITH_BIAS),
-            _variant("defocus-deblurring", "defocus deblurring of one view", _WITH_BIAS),
-            _variant(
-                "dual-pixel-defocus-deblurring",
-                "defocus deblurring of two views",
-                RestormerConfig(in_channels=6, dual_pixel=True),
-            ),
-            _variant("real-denoising", "real-photo denoising", _BIAS_FREE),
-            *(
-                _variant(
-                    f"gaussian-{colour}-denoising-{level}",
-                    f"Gaussian denoising of {colour} pictures, {noise}",
-                    config,
-                )
-                for colour, config in (("color", _BIAS_FREE), ("gray", _GRAY))
-                for level, noise in (
-                    ("blind", "sigma 0 to 50"),
-                    ("sigma15", "sigma 15"),
-                    ("sigma25", "sigma 25"),
-                    ("sigma50", "sigma 50"),
-                )
-            ),
-        )
-    },
+                f"restormer-gaussian-{colour}-denoising-{level}",
+                task=f"Gaussian denoising of {colour} pictures, {noise}",
+                config=config,
+            )
+            for colour, config in (("color", _BIAS_FREE), ("gray", _GRAY))
+            for level, noise in (
+                ("blind", "sigma 0 to 50"),
+                ("sigma15", "sigma 15"),
+                ("sigma25", "sigma 25"),
+                ("sigma50", "sigma 50"),
+            )
+        ),
+    ),
     build=Restormer,
     config_from_state_dict=config_from_state_dict,
     small={"width": 8, "blocks": (1, 1, 1, 1), "refinement_blocks": 1},

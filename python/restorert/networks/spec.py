@@ -24,6 +24,32 @@ class CheckpointSource(Protocol):
 
 
 @dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of a network: the base of each family's own.
+
+    Attributes:
+        in_channels: channels of the picture, in and, where a family does not say otherwise, out.
+    """
+
+    in_channels: int = 3
+
+    @property
+    def out_channels(self) -> int:
+        """As many as come in."""
+        return self.in_channels
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width must be multiples of this."""
+        return 1
+
+    @property
+    def _family(self) -> str:
+        """What messages call the network."""
+        return type(self).__name__.removesuffix("Config")
+
+
+@dataclass(frozen=True)
 class NetworkSpec:
     """One published variant of a network.
 
@@ -38,9 +64,7 @@ class NetworkSpec:
     paper: str
     weights_license: str
     config: Any
-    in_channels: int = 3
-    out_channels: int = 3
-    size_multiple: int = 1
+    """The family's `NetworkConfig`."""
     padding_mode: PaddingMode = "reflect"
     training_patch: int | None = None
     tile: int | None = None
@@ -53,11 +77,31 @@ class NetworkSpec:
     file_hint: str = ""
     """Part of the published checkpoint's file name, where it does not follow from ``name``."""
 
+    @property
+    def in_channels(self) -> int:
+        """Channels of the picture that goes in."""
+        return int(self.config.in_channels)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the picture that comes out."""
+        return int(self.config.out_channels)
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width must be multiples of this."""
+        return int(self.config.size_multiple)
+
     def shape_for(self, height: int, width: int, batch: int = 1) -> tuple[int, int, int, int]:
         """The smallest [N, C, H, W] that the network takes and that holds such a picture."""
         multiple = self.size_multiple
         rows, columns = (-(-size // multiple) * multiple for size in (height, width))
         return batch, self.in_channels, rows, columns
+
+
+def by_name(*specs: NetworkSpec) -> dict[str, NetworkSpec]:
+    """The variants of a family, in the order of the registry."""
+    return {spec.name: spec for spec in specs}
 
 
 @dataclass(frozen=True)

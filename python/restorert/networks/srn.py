@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, overload
 
 import torch
@@ -33,13 +34,19 @@ from torch.nn import functional as F
 
 from restorert import ops
 from restorert.errors import InputError
-from restorert.networks.spec import NetworkFamily, NetworkSpec, RestorationNetwork
+from restorert.networks.spec import (
+    NetworkConfig,
+    NetworkFamily,
+    NetworkSpec,
+    RestorationNetwork,
+    by_name,
+)
 
 PAPER = "SRN-Deblur (Tao et al., CVPR 2018)"
 
 
 @dataclass(frozen=True)
-class SRNConfig:
+class SRNConfig(NetworkConfig):
     """Sizes of an SRN.
 
     Attributes:
@@ -52,7 +59,6 @@ class SRNConfig:
             scale to scale.
     """
 
-    in_channels: int = 3
     width: int = 32
     per_channel: bool = False
     recurrent: bool = False
@@ -63,11 +69,6 @@ class SRNConfig:
                 f"SRN needs width >= 1 and in_channels >= 1, not width={self.width}, "
                 f"in_channels={self.in_channels}"
             )
-
-    @property
-    def out_channels(self) -> int:
-        """As many as come in."""
-        return self.in_channels
 
     @property
     def size_multiple(self) -> int:
@@ -257,40 +258,29 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> SRNConfig | None
 # The authors' repository (jiangsutx/SRN-Deblur) is MIT-licensed and points to the weights.
 _LICENSE = "MIT"
 
-
-# Dataset and PSNR in dB, of the papers and, where they are newer, the authors' repositories.
-_PAPER_PSNR = {
-    "srn-color": ("GoPro", 30.26),
-}
-
-
-def _variant(name: str, task: str, config: SRNConfig) -> NetworkSpec:
-    return NetworkSpec(
-        name=name,
-        family="srn",
-        task=task,
-        paper=PAPER,
-        weights_license=_LICENSE,
-        config=config,
-        size_multiple=config.size_multiple,
-        padding_mode="edge",
-        training_patch=256,
-        rounding="truncate",
-        paper_psnr=_PAPER_PSNR.get(name),
-        fp32_parts=("the cell state of the LSTM and its gates",) if config.recurrent else (),
-    )
-
+# The paper's dB.
+_variant = partial(
+    NetworkSpec,
+    family="srn",
+    task="motion deblurring",
+    paper=PAPER,
+    weights_license=_LICENSE,
+    padding_mode="edge",
+    training_patch=256,
+    rounding="truncate",
+)
 
 FAMILY = NetworkFamily(
     name="srn",
-    variants={
-        spec.name: spec
-        for spec in (
-            _variant("srn-color", "motion deblurring", SRNConfig()),
-            _variant("srn-gray", "motion deblurring", SRNConfig(per_channel=True)),
-            _variant("srn-lstm", "motion deblurring", SRNConfig(per_channel=True, recurrent=True)),
-        )
-    },
+    variants=by_name(
+        _variant("srn-color", config=SRNConfig(), paper_psnr=("GoPro", 30.26)),
+        _variant("srn-gray", config=SRNConfig(per_channel=True)),
+        _variant(
+            "srn-lstm",
+            config=SRNConfig(per_channel=True, recurrent=True),
+            fp32_parts=("the cell state of the LSTM and its gates",),
+        ),
+    ),
     build=SRN,
     config_from_state_dict=config_from_state_dict,
     small={"width": 4},

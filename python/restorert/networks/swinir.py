@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -21,7 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restorert.errors import InputError
-from restorert.networks.spec import NetworkFamily, NetworkSpec, RestorationNetwork
+from restorert.networks.spec import (
+    NetworkConfig,
+    NetworkFamily,
+    NetworkSpec,
+    RestorationNetwork,
+    by_name,
+)
 
 PAPER = "SwinIR (Liang et al., ICCVW 2021)"
 PAPER_DCPT = "DCPT (Hu et al., ICLR 2025), SwinIR"
@@ -35,7 +42,7 @@ _DERIVED = frozenset({"relative_position_index", "attn_mask"})
 
 
 @dataclass(frozen=True)
-class SwinIRConfig:
+class SwinIRConfig(NetworkConfig):
     """Sizes of a SwinIR without upsampling.
 
     Attributes:
@@ -51,7 +58,6 @@ class SwinIRConfig:
             encoder, half decoder by name.
     """
 
-    in_channels: int = 3
     width: int = 180
     depths: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
     heads: int = 6
@@ -78,11 +84,6 @@ class SwinIRConfig:
                 f"leaves hidden channels, not window={self.window}, "
                 f"image_range={self.image_range}, mlp_ratio={self.mlp_ratio}"
             )
-
-    @property
-    def out_channels(self) -> int:
-        """The residual is added to the picture."""
-        return self.in_channels
 
     @property
     def size_multiple(self) -> int:
@@ -412,63 +413,49 @@ _FP32 = (
     "sums of the softmax",
 )
 
-
-# Dataset and PSNR in dB, of the papers and, where they are newer, the authors' repositories.
-_PAPER_PSNR = {
-    "swinir-dcpt": ("five tasks, mean", 28.47),
-    "swinir-jpeg-color-10": ("LIVE1", 28.06),
-    "swinir-jpeg-color-20": ("LIVE1", 30.45),
-    "swinir-jpeg-color-30": ("LIVE1", 31.82),
-    "swinir-jpeg-color-40": ("LIVE1", 32.75),
-}
-
-
-def _variant(name: str, task: str, config: SwinIRConfig, patch: int, file: str = "") -> NetworkSpec:
-    return NetworkSpec(
-        name=name,
-        family="swinir",
-        task=task,
-        paper=PAPER_DCPT if config.dcpt else PAPER,
-        # JingyunLiang/SwinIR is under the Apache licence; MILab-PKU/dcpt states none.
-        weights_license="none stated" if config.dcpt else "Apache-2.0",
-        config=config,
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        size_multiple=config.size_multiple,
-        padding_mode="reflect",
-        training_patch=patch,
-        paper_psnr=_PAPER_PSNR.get(name),
-        fp32_parts=_FP32,
-        file_hint=file,
-    )
+_variant = partial(
+    NetworkSpec, family="swinir", paper=PAPER, padding_mode="reflect", fp32_parts=_FP32
+)
 
 
 def _variants() -> Iterator[NetworkSpec]:
-    yield _variant("swinir-dcpt", "all-in-one restoration", _DCPT, patch=128)
+    # JingyunLiang/SwinIR is under the Apache licence; MILab-PKU/dcpt states none.
+    yield _variant(
+        "swinir-dcpt",
+        task="all-in-one restoration",
+        config=_DCPT,
+        paper=PAPER_DCPT,
+        weights_license="none stated",
+        training_patch=128,
+        paper_psnr=("five tasks, mean", 28.47),
+    )
     colours = (("color", 3), ("gray", 1))
+    denoising = partial(_variant, weights_license="Apache-2.0", training_patch=128)
     for colour, channels in colours:
         for noise in (15, 25, 50):
-            yield _variant(
+            yield denoising(
                 f"swinir-denoise-{colour}-{noise}",
-                f"denoising, {colour}, noise of deviation {noise}",
-                replace(_DENOISE, in_channels=channels),
-                patch=128,
-                file=f"{colour}DN_DFWB_s128w8_SwinIR-M_noise{noise}",
+                task=f"denoising, {colour}, noise of deviation {noise}",
+                config=replace(_DENOISE, in_channels=channels),
+                file_hint=f"{colour}DN_DFWB_s128w8_SwinIR-M_noise{noise}",
             )
+    deblocking = partial(_variant, weights_license="Apache-2.0", training_patch=126)
+    paper_psnr = {10: 28.06, 20: 30.45, 30: 31.82, 40: 32.75}  # on LIVE1
     for colour, channels in colours:
-        for quality in (10, 20, 30, 40):
-            yield _variant(
+        prefix = "color" if channels == 3 else ""
+        for quality, psnr in paper_psnr.items():
+            yield deblocking(
                 f"swinir-jpeg-{colour}-{quality}",
-                f"JPEG artefacts, {colour}, quality {quality}",
-                replace(_JPEG, in_channels=channels),
-                patch=126,
-                file=f"{'color' if channels == 3 else ''}CAR_DFWB_s126w7_SwinIR-M_jpeg{quality}",
+                task=f"JPEG artefacts, {colour}, quality {quality}",
+                config=replace(_JPEG, in_channels=channels),
+                paper_psnr=("LIVE1", psnr) if channels == 3 else None,
+                file_hint=f"{prefix}CAR_DFWB_s126w7_SwinIR-M_jpeg{quality}",
             )
 
 
 FAMILY = NetworkFamily(
     name="swinir",
-    variants={spec.name: spec for spec in _variants()},
+    variants=by_name(*_variants()),
     build=SwinIR,
     config_from_state_dict=config_from_state_dict,
     # Grey pictures change the first and the last convolution only.
