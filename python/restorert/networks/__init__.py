@@ -12,7 +12,13 @@ from torch import Tensor
 
 from restorert.errors import CheckpointError, InputError, UnknownNetworkError
 from restorert.networks import hinet, memorynet, mprnet, nafnet, promptir, restormer, srn, swinir
-from restorert.networks.spec import NetworkFamily, NetworkSpec, RestorationNetwork, Rewrite
+from restorert.networks.spec import (
+    NetworkConfig,
+    NetworkFamily,
+    NetworkSpec,
+    RestorationNetwork,
+    Rewrite,
+)
 
 # Adding a network: one file beside this one, one line here, one recipe in engines/.
 FAMILIES: tuple[NetworkFamily, ...] = (
@@ -28,6 +34,7 @@ FAMILIES: tuple[NetworkFamily, ...] = (
 
 __all__ = [
     "FAMILIES",
+    "NetworkConfig",
     "NetworkFamily",
     "NetworkSpec",
     "RestorationNetwork",

@@ -36,6 +36,7 @@ from restorert.export import export_onnx, read_metadata
 from restorert.export.onnx_export import CALIBRATE, check_engine_precision, check_shape
 from restorert.files import replace_atomically, sha256_of
 from restorert.networks import (
+    NetworkConfig,
     NetworkSpec,
     RestorationNetwork,
     create_network,
@@ -352,14 +353,22 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
+@dataclasses.dataclass(frozen=True)
+class _RecordedSizes(NetworkConfig):
+    """What a file tells of its network's config, which need not be its variant's."""
+
+    out_channels: int = 3
+    size_multiple: int = 1
+
+
 def spec_of(metadata: dict[str, Any]) -> NetworkSpec:
     """The spec of the network that an ONNX file or an engine was made from.
 
     Raises:
         InputError: a value is missing or not what it must be.
     """
-    fields = ("size_multiple", "in_channels", "out_channels", "tile", "padding_mode")
-    for name in ("network", *fields):
+    sizes = ("in_channels", "out_channels", "size_multiple")
+    for name in ("network", *sizes, "tile", "padding_mode"):
         value = metadata.get(name)
         counts = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
         if not {
@@ -369,7 +378,10 @@ def spec_of(metadata: dict[str, Any]) -> NetworkSpec:
         }.get(name, counts):
             raise InputError(f"the file's record of its network is damaged: {name!r}")
     return dataclasses.replace(
-        network_spec(metadata["network"]), **{name: metadata[name] for name in fields}
+        network_spec(metadata["network"]),
+        tile=metadata["tile"],
+        padding_mode=metadata["padding_mode"],
+        config=_RecordedSizes(**{name: metadata[name] for name in sizes}),
     )
 
 
