@@ -13,12 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 import restorert as rr
-from restorert.networks.counts import MacCount, count_macs, count_parameters
+from restorert.networks.counts import count_variant
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,25 +46,11 @@ def paper_parameters(network: str) -> float | None:
         if name == network or (
             name in rr.list_networks()
             and rr.network_spec(name).family == spec.family
-            and _sizes(name) == _sizes(network)
+            # variants of a family that have as many have equal layers
+            and count_variant(name).parameters == count_variant(network).parameters
         ):
             return float(millions)
     return None
-
-
-@functools.cache
-def _sizes(network: str) -> int:
-    """Parameters: variants of a family that have as many have equal layers."""
-    with torch.device("meta"):
-        return count_parameters(rr.create_network(network))
-
-
-@functools.cache
-def macs(network: str) -> MacCount:
-    """Of one picture of 256x256, or of the next larger size that the network takes."""
-    with torch.device("meta"):
-        made = rr.create_network(network)
-    return count_macs(made, made.spec.shape_for(256, 256))
 
 
 def paper_macs_share(network: str) -> str | None:
@@ -91,14 +76,14 @@ def main() -> None:
         table.add_column(column, justify="left" if column == "network" else "right", no_wrap=True)
     for name in rr.list_networks():
         published = paper_parameters(name)
-        counted = macs(name)
+        count = count_variant(name)
         height, width = rr.network_spec(name).shape_for(256, 256)[2:]
         table.add_row(
             name,
-            f"{_sizes(name) / 1e6:.2f}",
+            f"{count.parameters / 1e6:.2f}",
             f"{published:.2f}" if published else "-",
-            f"{counted.exact / 1e9:.1f}",
-            f"{counted.paper / 1e9:.1f}",
+            f"{count.macs.exact / 1e9:.1f}",
+            f"{count.macs.paper / 1e9:.1f}",
             f"{width}x{height}",
         )
     console.print(table)
@@ -107,7 +92,7 @@ def main() -> None:
         left = column in ("network", "of")
         shares.add_column(column, justify="left" if left else "right", no_wrap=True)
     for row in published_shares():
-        ours, other = macs(row["network"]), macs(row["against"])
+        ours, other = (count_variant(row[key]).macs for key in ("network", "against"))
         shares.add_row(
             row["network"],
             row["against"],

@@ -788,27 +788,24 @@ def _classify(options: argparse.Namespace) -> int:
 
 
 def _networks(options: argparse.Namespace) -> int:
-    import torch
     from rich.console import Console
     from rich.table import Table
 
-    from restorert import create_network, list_networks
-    from restorert.networks.counts import count_macs, count_parameters
+    from restorert import list_networks, network_spec
+    from restorert.networks.counts import count_variant
 
     table = Table(title="GMAC: of a picture of 256x256; PSNR in dB, as the authors state it")
     table.add_column("network", no_wrap=True)
     for heading in ("task", "paper", "params M", "GMAC", "paper PSNR", "multiple", "tile"):
         table.add_column(heading)
     for name in list_networks():
-        with torch.device("meta"):
-            network = create_network(name)
-        spec = network.spec
+        spec, count = network_spec(name), count_variant(name)
         table.add_row(
             name,
             spec.task,
             spec.paper,
-            f"{count_parameters(network) / 1e6:.2f}",
-            f"{count_macs(network, spec.shape_for(256, 256)).exact / 1e9:.1f}",
+            f"{count.parameters / 1e6:.2f}",
+            f"{count.macs.exact / 1e9:.1f}",
             "-" if spec.paper_psnr is None else f"{spec.paper_psnr[1]:.2f} {spec.paper_psnr[0]}",
             str(spec.size_multiple),
             str(spec.tile or "-"),

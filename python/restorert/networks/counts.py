@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+
+from restorert.networks import create_network, list_networks, network_spec
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,42 @@ def count_macs(network: nn.Module, shape: tuple[int, ...]) -> MacCount:
         handle.remove()
     exact = counter.get_total_flops() // 2
     return MacCount(exact, exact + surplus)
+
+
+@dataclass(frozen=True)
+class VariantCount:
+    """What a published variant costs.
+
+    Attributes:
+        parameters: elements of them.
+        macs: of one picture of 256x256, or of the next larger size that the network takes.
+    """
+
+    parameters: int
+    macs: MacCount
+
+
+def count_variant(name: str) -> VariantCount:
+    """Of one of `list_networks()`, without making its weights; variants of equal config are one.
+
+    Raises:
+        UnknownNetworkError: no such name.
+    """
+    spec = network_spec(name)
+    return _count_config(spec.family, spec.config)
+
+
+@functools.cache
+def _count_config(family: str, config: Any) -> VariantCount:
+    name = next(
+        name
+        for name in list_networks()
+        if (network_spec(name).family, network_spec(name).config) == (family, config)
+    )
+    with torch.device("meta"):
+        network = create_network(name)
+    macs = count_macs(network, network.spec.shape_for(256, 256))
+    return VariantCount(count_parameters(network), macs)
 
 
 @dataclass(frozen=True)

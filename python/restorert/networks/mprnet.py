@@ -33,6 +33,7 @@ from restorert.networks.spec import (
     NetworkConfig,
     NetworkFamily,
     NetworkSpec,
+    RepeatedBlock,
     RestorationNetwork,
     Rewrite,
     by_name,
@@ -117,7 +118,7 @@ class ChannelAttention(nn.Module):
         return ops.channel_attention(r, x, down.weight.flatten(1), up.weight.flatten(1))
 
 
-class CAB(nn.Module):
+class CAB(RepeatedBlock):
     """Channel attention block: two convolutions, channel attention, residual sum."""
 
     def __init__(self, channels: int, reduction: int, act: nn.PReLU) -> None:
@@ -130,7 +131,7 @@ class CAB(nn.Module):
         return attended
 
 
-class SqueezeFirstCAB(nn.Module):
+class SqueezeFirstCAB(RepeatedBlock):
     """A `CAB` that knows its channels' scale before the second convolution runs.
 
     The mean that the scale depends on follows from the convolution's input, so that the scale and
