@@ -89,8 +89,8 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ("networks --what", "unrecognized arguments: --what"),
         ("build", "name a network with --model NAME or a checkpoint with --weights FILE"),
         ("build --model hinett", "unknown network 'hinett'; did you mean hinet"),
-        ("build --model hinet --weights none.pth", "none.pth"),
-        ("build --weights .", "."),
+        ("build --model hinet --weights none.pth", "none.pth: no such file"),
+        ("build --weights .", ". is a folder; name the checkpoint file in it"),
         ("build --model hinet --runner cuda", "cuda runner runs networks in memory"),
         ("build --model hinet --runner torch", "has no engine files"),
         ("build --model hinet --precision int3", "invalid choice: 'int3'"),
@@ -134,13 +134,13 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ("export --model hinet -o a.onnx --shapes 1x3x17x16", "17x16 is 32x16"),
         ("restore a.png b.png --model hinet", "no weights of hinet come with the package: give a"),
         ("restore a.png", "arguments are required: target"),
-        ("restore a.png b.png --weights none.pth", "none.pth"),
+        ("restore a.png b.png --weights none.pth", "none.pth: no such file"),
         ("restore a.png b.png --engine none.engine", "none.engine has no sidecar"),
         ("restore a.png b.png --engine .", "sidecar"),
         ("restore a.png b.png --engine a --weights b", "--engine excludes --weights"),
         ("restore a.png b.png --engine a --fp16", "--engine excludes --precision"),
         ("restore a.png b.png --tile 0", "--tile takes auto, off or a number of pixels"),
-        ("restore a.png b.png --tile -3", "--tile"),
+        ("restore a.png b.png --tile -3", "--tile takes auto, off or a number of pixels"),
         ("restore a.png b.png --tile x", "--tile takes auto, off or a number of pixels, not 'x'"),
     ],
 )
@@ -173,15 +173,15 @@ def test_errors_of_pictures(weights: Path, picture: Path, tmp_path: Path, capsys
 def test_unexpected_failures_of_the_system_are_one_line(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for error in (
-        OSError(28, "No space left on device"),
-        MemoryError(),
-        PermissionError(13, "x\ny"),
+    for error, message in (
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (MemoryError(), "MemoryError"),
+        (PermissionError(13, "x\ny"), "x"),
     ):
         monkeypatch.setattr(
             cli, "_networks", lambda options, error=error: (_ for _ in ()).throw(error)
         )
-        _fails("networks", capsys)
+        _fails("networks", capsys, message)
 
 
 def test_a_broken_recipe(tmp_path: Path, capsys: Capture) -> None:
@@ -508,7 +508,7 @@ def test_interrupt(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("text", ["auto", "off", "64"])
 def test_tile_flag(text: str) -> None:
     assert cli._tile(text) == {"auto": "auto", "off": None, "64": 64}[text]
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="--tile takes auto, off or a number of pixels"):
         cli._tile(f"{text}!")
 
 

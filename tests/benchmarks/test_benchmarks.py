@@ -147,7 +147,7 @@ def test_plans_have_not_grown() -> None:
 def test_plan_refuses_in_one_line() -> None:
     for arguments, message in (
         (["--model", "hinett"], "unknown network 'hinett'; did you mean hinet"),
-        (["--model", "hinet", "--size", "12"], "12"),
+        (["--model", "hinet", "--size", "12"], "'12' is not a size; write WIDTHxHEIGHT"),
         (["--check", "--model", "hinet-sidd-0.5x"], "hinet-sidd-0.5x is not recorded in"),
         (["--check", "--model", "hinet-rain", "--precision", "bf16"], "recorded plans are fp16"),
     ):

@@ -38,7 +38,7 @@ def test_quality_records_what_it_prints(tmp_path: Path) -> None:
     ("command", "message"),
     [
         (["quality.py", "--weights", "none.pth"], "none.pth: no such file"),
-        (["quality.py", "--runner", "none", "--without-bm3d"], "none"),
+        (["quality.py", "--runner", "none", "--without-bm3d"], "unknown runner 'none'"),
         (["dcpt_miniature.py", "--images", "none"], "none: no such folder"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -74,6 +75,7 @@ def test_the_file_is_as_if_every_block_had_been_traced(
         onnxruntime.InferenceSession(str(tmp_path / name)).run(None, {"input": x.numpy()})[0]
         for name in ("once.onnx", "each.onnx")
     ]
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    np.testing.assert_array_equal(found[0], found[1])
     if precision == "fp32":
-        torch.testing.assert_close(torch.from_numpy(found[0]), network(x), rtol=1e-5, atol=1e-5)
+        # measured: 7.2e-7 of outputs up to 2.8
+        np.testing.assert_allclose(found[0], network(x), rtol=0, atol=2e-6)

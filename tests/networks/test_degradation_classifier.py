@@ -79,7 +79,7 @@ def test_decoders_equal_the_official_code(name: str) -> None:
         assert sorted(decoder.state_dict()) == recorded[f"classify/{name}/names"].tolist()
         found = decoder(seeded_picture(32, 32, batch=2), features)
         # measured worst: 8.4e-7 of scores up to 4.4
-        np.testing.assert_allclose(found, recorded[f"classify/{name}/32x32"], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found, recorded[f"classify/{name}/32x32"], rtol=0, atol=3e-6)
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -170,14 +170,14 @@ def test_probabilities_of_a_picture(files: tuple[Path, Path], picture: Path) -> 
     shares = rr.classify_image(picture, classifier)
     assert sorted(shares) == sorted(CLASSES[5])
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
-    assert abs(sum(shares.values()) - 1) < 1e-9
+    assert abs(sum(shares.values()) - 1) < 1e-9  # measured: 0
     # By hand: reflected to multiples of 4.
     pixels = np.asarray(Image.open(picture)).astype(np.float32) / 255
     padded = np.pad(pixels, ((0, 3), (0, 2), (0, 0)), mode="reflect")
     with torch.no_grad():
         scores = classifier(torch.from_numpy(padded).permute(2, 0, 1)[None])[0]
     expected = dict(zip(CLASSES[5], torch.softmax(scores, 0).tolist(), strict=True))
-    assert shares == pytest.approx(expected, abs=1e-6)
+    assert shares == pytest.approx(expected, abs=1e-7)  # measured: 9.2e-9
 
 
 @pytest.mark.parametrize("pixels", [(1, 1, 3), (3, 50, 1), (40, 2, 3)])
@@ -185,7 +185,8 @@ def test_tiny_and_grey_pictures(pixels: tuple[int, int, int], tmp_path: Path) ->
     array = np.full(pixels, 90, np.uint8)
     Image.fromarray(array.squeeze(2) if pixels[2] == 1 else array).save(tmp_path / "a.png")
     shares = rr.classify_image(tmp_path / "a.png", _mini())
-    assert abs(sum(shares.values()) - 1) < 1e-9
+    assert sorted(shares) == sorted(CLASSES[5])
+    assert abs(sum(shares.values()) - 1) < 1e-9  # measured: 0
 
 
 def test_command_line(
@@ -255,7 +256,10 @@ def test_command_line_errors_are_one_line(
             ["classify", here, "--weights", str(tmp_path / "wide.safetensors"), decoder],
             "reads features of 4, 8 channels, not 6, 12",
         ),
-        (["classify", here, "--weights", encoder, decoder, "--model", "hinet"], "hinet"),
+        (
+            ["classify", here, "--weights", encoder, decoder, "--model", "hinet"],
+            "holds no hinet: its tensors are those of nafnet",
+        ),
         (["classify", here, "--weights", encoder, decoder, "--classes", "a,b"], "2 names"),
         (["classify", here, "--weights", encoder, decoder, "--model", "nafnett"], "did you mean"),
     ):

@@ -62,7 +62,7 @@ def _expected(memory: Memory) -> tuple[Tensor, Tensor]:
 
 def _current(memory: Memory) -> None:
     for found, expected in zip(memory.derived(), _expected(memory), strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)  # measured: 0
 
 
 def test_prototypes_are_derived_once_for_each_state_of_the_weights() -> None:
@@ -124,7 +124,8 @@ def test_the_memory_stays_float32(dtype: torch.dtype) -> None:
     with torch.no_grad():
         out = double(x.double())
     assert out.dtype == torch.float64
-    torch.testing.assert_close(out.float(), expected[-1], rtol=0, atol=1e-5)
+    # measured: 6.7e-8 of outputs up to 0.17
+    torch.testing.assert_close(out.float(), expected[-1], rtol=0, atol=2e-7)
 
 
 def test_training_reaches_every_weight_of_the_memory() -> None:
@@ -163,6 +164,7 @@ def test_prototypes_are_constants_of_the_exported_file(tmp_path: Path) -> None:
     for found, expected in zip(
         memories, (_memory(net).weight, *_memory(net).derived()), strict=True
     ):
+        # measured: 3.0e-8
         torch.testing.assert_close(torch.tensor(found), expected.detach(), rtol=0, atol=1e-7)
     # The cache does not hold what tracing saw.
     assert net(seeded_picture(8, 8)).isfinite().all()

@@ -47,7 +47,7 @@ def test_a_local_window_equals_the_official_code() -> None:
             with torch.no_grad():
                 found, other = figures(net(picture)), figures(everywhere(picture))
             expected = recorded[f"local/{height}x{width}"]
-            # measured worst: 5.5e-6 of outputs up to 4.8
+            # measured worst: 6.2e-6 of outputs up to 4.8
             np.testing.assert_allclose(found["samples"], expected, rtol=0, atol=1e-5)
             # A mistaken window would be seen: pooling over the picture differs by 0.27 and 0.88.
             assert (np.abs(other["samples"] - expected).max() > 1e-2) == (width > 48)
@@ -80,9 +80,11 @@ def test_local_mean_by_hand() -> None:
                 expected[:, :, row, column] = x[:, :, corner[0], corner[1]].mean((2, 3))
         picture = torch.from_numpy(x)
         bounds = window_bounds(picture, window)
-        np.testing.assert_allclose(local_mean(picture, bounds), expected, rtol=1e-12)
+        # measured worst: 7.1e-16
+        np.testing.assert_allclose(local_mean(picture, bounds), expected, rtol=3e-15)
         half = local_mean(picture.half(), bounds)
         assert half.dtype == torch.float32
+        # measured worst: 3.1e-4, of the input's rounding
         np.testing.assert_allclose(half, expected, rtol=1e-3)
 
 
@@ -96,8 +98,8 @@ def test_one_file_serves_sizes_below_and_above_the_window(tmp_path: Path, precis
         with torch.no_grad():
             expected = net(x)
         (found,) = session.run(["output"], {"input": x.numpy()})
-        # measured worst: fp32 6.6e-7, fp16 1.1e-3
-        tolerance = {"fp32": 1e-5, "fp16": 4e-3}[precision]
+        # measured worst: fp32 6.6e-7, fp16 1.3e-3
+        tolerance = {"fp32": 2e-6, "fp16": 4e-3}[precision]
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
@@ -108,7 +110,7 @@ def test_openvino_pools_locally() -> None:
     for height, width in ((40, 61), (17, 64), (9, 8)):
         x = seeded_picture(height, width)
         # measured worst: 7.2e-7
-        np.testing.assert_allclose(engine(x), oracle(x), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(engine(x), oracle(x), rtol=0, atol=2.5e-6)
 
 
 # Authors' option files: width, enc_blk_nums, middle_blk_num, dec_blk_nums; class NAFNetLocal of
@@ -215,7 +217,7 @@ def test_a_hostile_note(tmp_path: Path, note: str, window: object) -> None:
     metadata = {"restorert.network": "nafnet-gopro", "restorert.config": note}
     save_file(dict(net.state_dict()), tmp_path / "net.safetensors", metadata=metadata)
     if window == "refused":
-        with pytest.raises(rr.RestorertError) as caught:
+        with pytest.raises(rr.RestorertError, match=r"net\.safetensors") as caught:
             rr.load_network(tmp_path / "net.safetensors")
         assert "\n" not in str(caught.value)
     else:

@@ -59,6 +59,14 @@ IN_HALF = [name for name in EXPORTED if name not in ("nafnet-gopro", "restormer-
 ONE_OF_EACH_FAMILY = [
     next(name for name in EXPORTED if name in family.variants) for family in FAMILIES
 ]
+# The ops that are left in the form for TensorRT; those of other networks become plain nodes there.
+FUSED = {
+    "hinet": {"half_instance_norm"},
+    "memorynet": {"memory_read"},
+    "srn-lstm": {"conv_lstm_gates"},
+    "restormer-deraining": {"layer_norm_2d"},
+    "promptir-dcpt": {"layer_norm_2d"},
+}
 Export = Callable[[str, str], Path]
 
 
@@ -96,7 +104,8 @@ def _run_onnx(path: Path, x: torch.Tensor) -> torch.Tensor:
 
 
 def _close(found: torch.Tensor, expected: torch.Tensor) -> None:
-    # measured worst, of outputs of order 1: see the table in docs/networks.md
+    # measured, of outputs up to 1.4: ONNX Runtime 4.3e-7 (hinet, srn-color, nafnet-dcpt,
+    # nafnet-gopro, restormer-dcpt), OpenVINO 7.2e-7 (hinet, nafnet-dcpt, restormer-dcpt)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)
 
 
@@ -121,8 +130,9 @@ def test_half_precision_keeps_the_picture(name: str, exported: Export) -> None:
         expected = net(x)
         found = net.to(torch.bfloat16)(x)
     assert found.dtype == torch.float32
-    assert psnr(found, expected) > 35
-    assert psnr(_run_onnx(exported(name, "fp16"), x), expected) > 55
+    assert psnr(found, expected) > 45  # measured worst: 51.1, of nafnet-dcpt
+    # measured: 70.4, of nafnet-dcpt
+    assert psnr(_run_onnx(exported(name, "fp16"), x), expected) > 60
 
 
 @pytest.mark.parametrize("name", EXPORTED)
@@ -131,7 +141,8 @@ def test_the_file_calls_fused_ops_and_passes_the_checker(name: str, exported: Ex
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert {node.domain for node in model.graph.node} <= {"", ops.DOMAIN}
-    fused = [node for node in model.graph.node if node.domain == ops.DOMAIN]
+    fused = {node.op_type for node in model.graph.node if node.domain == ops.DOMAIN}
+    assert fused == FUSED.get(name, set())
     plain = onnx.load(inline_functions(path, path.with_suffix(".inlined")))
     assert len(model.graph.node) < len(plain.graph.node) or not fused
     assert not [n for n in plain.graph.node if n.op_type in ("Loop", "Scan", "If")]
@@ -225,7 +236,8 @@ def test_strided_pictures(name: str) -> None:
     with torch.no_grad():
         expected = net(x[..., ::2].contiguous())
         for view in (x[..., ::2], x[..., ::2].contiguous(memory_format=torch.channels_last)):
-            torch.testing.assert_close(net(view), expected, rtol=1e-5, atol=1e-5)
+            # measured worst: 3.6e-7 of outputs up to 1.8
+            torch.testing.assert_close(net(view), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", MINIATURES)
@@ -278,7 +290,6 @@ def test_every_family_has_a_recipe_and_a_whole_spec(
         assert spec.task
         assert spec.paper
         assert spec.weights_license
-        assert spec.size_multiple == getattr(spec.config, "size_multiple", spec.size_multiple)
         assert spec.training_patch is None or spec.training_patch % spec.size_multiple == 0
 
 

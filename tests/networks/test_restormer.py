@@ -110,14 +110,15 @@ def _as_published(module: ChannelAttention, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("heads", [1, 4])
 @pytest.mark.parametrize("scale", [1.0, 1e3, 1e-7, 0.0])
 def test_attention_is_the_published_one(kind: str, heads: int, scale: float) -> None:
-    torch.manual_seed(0)
     module = ChannelAttention(16, heads, kind).double()  # type: ignore[arg-type]
     torch.nn.init.normal_(module.temperature)
     with torch.no_grad():
         # Norms near and below the epsilon of the authors' normalisation, too.
         for x in (torch.randn(2, 16, 6, 5).double() * scale, torch.randn(1, 16, 1, 1).double()):
             found, expected = module(x), _as_published(module, x)
-            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-15)
+            # measured worst: 3.8e-16 of the largest
+            largest = float(expected.abs().max())
+            torch.testing.assert_close(found, expected, rtol=0, atol=2e-15 * largest)
 
 
 def test_half_precision_does_not_overflow_on_large_pictures() -> None:
@@ -134,7 +135,7 @@ def test_half_precision_does_not_overflow_on_large_pictures() -> None:
         for dtype, most in ((torch.float16, 1e-2), (torch.bfloat16, 8e-2)):
             found = net.to(dtype)(x)
             assert found.dtype == torch.float32
-            # measured worst: fp16 3.6e-3, bf16 2.5e-2
+            # measured worst: fp16 3.6e-3, bf16 2.6e-2
             assert (found - expected).square().mean().sqrt() / residual < most
 
 

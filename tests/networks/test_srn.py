@@ -53,7 +53,7 @@ def test_equals_its_definition_in_numpy(name: str, size: tuple[int, int]) -> Non
     for output, reference in zip(found, expected, strict=True):
         # measured worst: 1.4e-14 of outputs up to 7.9
         np.testing.assert_allclose(
-            output.permute(0, 2, 3, 1).numpy(), reference, rtol=0, atol=1e-12
+            output.permute(0, 2, 3, 1).numpy(), reference, rtol=0, atol=5e-14
         )
 
 
@@ -67,7 +67,8 @@ def test_strided_convolution_pads_one_before_and_two_behind(size: tuple[int, int
         x.permute(0, 2, 3, 1).numpy(), weights, conv.bias.detach().numpy(), stride=2
     )
     found = conv(x).detach().permute(0, 2, 3, 1).numpy()
-    np.testing.assert_allclose(found, np.maximum(expected, 0), rtol=0, atol=1e-13)
+    # measured worst: 6.7e-16
+    np.testing.assert_allclose(found, np.maximum(expected, 0), rtol=0, atol=4e-15)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (8, 3)])
@@ -79,7 +80,8 @@ def test_transposed_convolution(size: tuple[int, int]) -> None:
         x.permute(0, 2, 3, 1).numpy(), weights, conv.bias.detach().numpy()
     )
     found = conv(x).detach().permute(0, 2, 3, 1).numpy()
-    np.testing.assert_allclose(found, np.maximum(expected, 0), rtol=0, atol=1e-13)
+    # measured worst: 1.1e-16
+    np.testing.assert_allclose(found, np.maximum(expected, 0), rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (4, 6), (33, 8), (180, 320)])
@@ -89,9 +91,9 @@ def test_enlarging_is_the_legacy_bilinear_resize(size: tuple[int, int]) -> None:
         x.permute(0, 2, 3, 1).double().numpy(), 2 * size[0], 2 * size[1]
     )
     found = enlarge(x).permute(0, 2, 3, 1).numpy()
-    # measured worst: 1.3e-7 of values up to 4, a rounding
+    # measured worst: 1.3e-7 of values up to 5, a rounding
     np.testing.assert_allclose(found, expected, rtol=0, atol=5e-7)
-    torch.testing.assert_close(enlarge(x)[..., ::2, ::2], x, rtol=0, atol=0)
+    assert torch.equal(enlarge(x)[..., ::2, ::2], x)
 
 
 @pytest.mark.parametrize("step", [2, 4])
@@ -146,7 +148,7 @@ def test_channels_are_restored_one_by_one(name: str) -> None:
     net = rr.create_network(name, width=2)
     x = torch.rand(2, 3, 16, 32)
     alone = torch.cat([net(x[:, c : c + 1]) for c in range(3)], dim=1)
-    torch.testing.assert_close(net(x), alone, rtol=0, atol=1e-6)
+    torch.testing.assert_close(net(x), alone, rtol=0, atol=1e-6)  # measured: 0
     grey = rr.create_network(name, width=2, in_channels=1)
     assert rr.build_engine(grey, runner="torch")(x[:, :1, :9, :20]).shape == (2, 1, 9, 20)
 

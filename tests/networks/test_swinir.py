@@ -145,7 +145,7 @@ def test_windows_shift_and_mask(dcpt: bool, window: int) -> None:
         found = swinir.gather(again, where.moves["plain", "image"])
         for picture in range(batch):
             expected = _attention_pixel_by_pixel(attention, x[picture], window, shift, wrap=dcpt)
-            # measured worst: 2.4e-6 of outputs up to 6
+            # measured worst: 4.3e-6 of outputs up to 13
             torch.testing.assert_close(found[picture], expected, rtol=0, atol=1e-5)
 
 
@@ -247,5 +247,5 @@ def test_half_weights_keep_the_picture_in_float32(name: str, dtype: torch.dtype)
     expected = net(x)
     found = net.to(dtype)(x)
     assert found.dtype == torch.float32
-    # measured worst: MEASURED
+    # measured worst: fp16 9e-4, bf16 7.3e-3
     assert (found - expected).abs().max() < {torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]

@@ -59,11 +59,11 @@ def test_the_file_is_close_to_float32(
     model = onnx.load(report.path)
     onnx.checker.check_model(model, full_check=True)
     error = _residual_error(run(onnx_session(model), patches.inputs), network, patches.inputs)
-    assert error < 0.03
+    assert error < 0.03  # measured: 0.0218
     assert report.quality is not None
     assert report.quality.residual_error == pytest.approx(error, rel=1e-6)
-    assert abs(report.quality.mean_shift) < 0.5
-    assert report.int8_share > 0.9
+    assert abs(report.quality.mean_shift) < 0.4  # of 255; measured: 0.13
+    assert report.int8_share > 0.94  # measured: 0.949
     assert set(report.kept.values()) == {"reads or writes a picture"}
     metadata = read_metadata(report.path)
     assert metadata["precision"] == "int8"
@@ -78,7 +78,8 @@ def test_sensitivity_ranks_every_layer(report: quantization.QuantizationReport) 
     harms = list(report.sensitivity.values())
     assert harms == sorted(harms, reverse=True)
     assert report.quality is not None
-    assert 0 < harms[-1] < harms[0] < 1.5 * report.quality.residual_error
+    # one layer harms less than all; measured: 0.53 of it
+    assert 0 < harms[-1] < harms[0] < report.quality.residual_error
 
 
 def test_the_same_calibration_twice(
@@ -92,12 +93,16 @@ def test_the_same_calibration_twice(
     read = rr.read_calibration(tmp_path / "a.json")
     other = rr.quantize_network(network, tmp_path / "a.onnx", calibration=read)
     assert other.quality is None
-    first, second = onnx.load(report.path), onnx.load(other.path)
-    inputs = patches.inputs[:1]
-    # corrections are kept to 6 digits
-    assert np.allclose(
-        run(onnx_session(first), inputs)[0], run(onnx_session(second), inputs)[0], atol=2e-3
-    )
+    first, second = (onnx.load(path).graph for path in (report.path, other.path))
+    assert [str(node) for node in first.node] == [str(node) for node in second.node]
+    for one, two in zip(first.initializer, second.initializer, strict=True):
+        assert one.name == two.name
+        expected, found = onnx.numpy_helper.to_array(one), onnx.numpy_helper.to_array(two)
+        if one.name.endswith(".corrected_bias"):
+            # corrections are kept to 6 digits, and may round to the next float16; measured: 0
+            np.testing.assert_allclose(found, expected, rtol=2**-10, atol=1e-6, err_msg=one.name)
+        else:
+            assert np.array_equal(found, expected), one.name
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -106,7 +111,7 @@ def test_every_method(method: str, network: Network, patches: Patches, tmp_path:
         network, tmp_path / "a.onnx", patches, method=method, gate=False, bias_correction=False
     )
     assert report.quality is not None
-    assert report.quality.residual_error < 0.08
+    assert report.quality.residual_error < 0.04  # measured worst: 0.0241, of minmax
     assert report.calibration.method == method
     assert not report.calibration.corrections
 
@@ -129,8 +134,9 @@ def test_bias_correction_takes_off_the_mean(
         pictures = run(onnx_session(quantized), patches.inputs)
         difference = np.stack(pictures).astype(float) - np.stack(expected)
         shifts.append(np.abs(difference.mean(axis=(0, 1, 3, 4))).max() * 255)
+    # measured: 3.00 and 0.18 of 255
     assert shifts[0] > 1
-    assert shifts[1] < shifts[0] / 3
+    assert shifts[1] < shifts[0] / 5
 
 
 def test_keep_fp16_auto_keeps_the_fewest(
@@ -225,11 +231,14 @@ def test_arguments(network: Network, patches: Patches, tmp_path: Path) -> None:
         rr.build_engine(network, precision="int8", runner="openvino")
 
 
-@pytest.mark.parametrize(("precision", "worst"), [("fp16", 0.01), ("bf16", 0.05)])
-def test_half_precisions(network: Network, patches: Patches, precision: str, worst: float) -> None:
+# measured: 8.0e-5 and 4.4e-3 dB, 79.3 and 61.9 dB
+@pytest.mark.parametrize(("precision", "worst", "psnr"), [("fp16", 3e-4, 74), ("bf16", 0.015, 57)])
+def test_half_precisions(
+    network: Network, patches: Patches, precision: str, worst: float, psnr: float
+) -> None:
     quality = quality_of(network, precision, patches)
     assert 0 < quality.drop < worst
-    assert quality.psnr > 50
+    assert quality.psnr > psnr
 
 
 def test_openvino_runs_it_in_int8(
@@ -245,13 +254,13 @@ def test_openvino_runs_it_in_int8(
     )
     sidecar = read_sidecar(path)
     assert (sidecar.precision, sidecar.precision_ran) == ("int8", "int8")
-    assert sidecar.precisions["int8"] > 0.8 * sum(sidecar.precisions.values())
+    assert sidecar.precisions["int8"] > 0.8 * sum(sidecar.precisions.values())  # measured: 0.89
     assert "--precision=int8" in sidecar.rebuild
     assert sidecar.network["int8_share"] == round(report.int8_share, 4)
     engine = rr.load_engine(path)
     assert ", int8, " in engine.describe()
     found = [engine(x) for x in patches.inputs]
-    # a sign lost in a concatenation gave 0.5
+    # measured: 0.0222; a sign lost in a concatenation gave 0.5
     assert _residual_error(found, network, patches.inputs) < 0.04
     with pytest.raises(InputError, match=r"is int8; an engine of fp16 on openvino needs one exp"):
         rr.build_engine_file(report.path, precision="fp16", runner="openvino")
@@ -279,4 +288,4 @@ def test_tensorrt_rtx_has_int8_convolutions(
     sidecar = read_sidecar(path)
     assert sidecar.precision_ran == "int8"
     assert sidecar.layers.get("INT8", 0) > 0
-    assert sidecar.precisions["int8"] > 0.8 * sum(sidecar.precisions.values())
+    assert sidecar.precisions["int8"] > 0.8 * sum(sidecar.precisions.values())  # measured: 0.83

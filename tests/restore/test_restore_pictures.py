@@ -21,7 +21,8 @@ class HINetEngine:
 
     def __init__(self, tile: int | None = None) -> None:
         network = create_network("hinet", width=8, depth=2, hin_levels=(0, 1))
-        self.spec = SimpleNamespace(**{**vars(network.spec), "tile": tile})
+        channels = {"in_channels": 3, "out_channels": 3}
+        self.spec = SimpleNamespace(**{**vars(network.spec), **channels, "tile": tile})
         self.network = network.double()
         self.dtypes = []
 

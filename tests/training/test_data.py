@@ -79,7 +79,7 @@ def test_labels_are_the_degradations_and_come_in_their_shares() -> None:
     pairs = Pairs([levels(64, 64)], [NOISE, Haze(), NOISE], shares=[1, 2, 1])
     labels = torch.cat([pairs.batch(step, 20, 8).labels for step in range(30)])
     shares = torch.bincount(labels, minlength=3) / 600
-    # three standard errors: 6 %
+    # three standard errors: 6 %; measured: 2 %
     torch.testing.assert_close(shares, torch.tensor([0.25, 0.5, 0.25]), atol=0.06, rtol=0)
     for step in range(5):
         batch = pairs.batch(step, 8, 32)
@@ -92,8 +92,9 @@ def test_crops_come_from_the_photographs() -> None:
     picture = np.full((70, 70, 3), 51, np.uint8)
     crops = Pairs([picture], [NOISE], hardened=False).batch(0, 32, 16).clean
     brightest = crops.amax(dim=(1, 2, 3))
+    assert torch.equal(brightest, crops.amin(dim=(1, 2, 3)))
     assert brightest.max() == pytest.approx(0.2)
-    assert brightest.min() >= 0.1 - 1e-6
+    assert 0.1 - 1e-6 <= brightest.min() < 0.19  # exposures of 0.5 to 1; measured: 0.103
 
 
 @pytest.mark.parametrize("share", ["sharpened", "joined", "lined", "grained"])
@@ -108,8 +109,9 @@ def test_each_hardening_stays_in_range_and_adds_detail(share: str) -> None:
         clean = pairs.batch(0, 32, 32).clean
         assert 0 <= clean.min() <= clean.max() <= 1
         detail[chance] = float((clean[..., 1:] - clean[..., :-1]).abs().mean())
-    # sharpening finds nothing to sharpen in a slope but its rounding
-    assert detail[1.0] > detail[0.0] * (0.99 if share == "sharpened" else 1.2)
+    # measured: 1.15, 1.39, 7.3 and 17.7; sharpening finds only the rounding of a slope
+    least = {"sharpened": 1.08, "joined": 1.2, "lined": 4, "grained": 10}[share]
+    assert detail[1.0] > detail[0.0] * least
 
 
 @pytest.mark.parametrize(

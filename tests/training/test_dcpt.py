@@ -35,9 +35,9 @@ def test_both_stages_train_what_they_are_for(name: str) -> None:
 
     parts["pixel"].backward(retain_graph=True)
     assert all(p.grad is None for p in classifier.decoder.parameters())
-    assert all(
-        torch.isfinite(p.grad).all() for p in classifier.encoder.parameters() if p.grad is not None
-    )
+    grads = [p.grad for p in classifier.encoder.parameters() if p.grad is not None]
+    assert all(torch.isfinite(grad).all() for grad in grads)
+    assert any(grad.abs().max() > 0 for grad in grads)
     for parameter in classifier.parameters():
         parameter.grad = None
     parts["class"].backward()
@@ -46,7 +46,9 @@ def test_both_stages_train_what_they_are_for(name: str) -> None:
     assert reached
     # What lies behind the last feature classifies nothing.
     last = {"nafnet": "ending", "restormer": "output", "promptir": "output", "swinir": "conv_last"}
-    assert not any(n.startswith(last[classifier.encoder.spec.family]) for n in reached)
+    behind = last[classifier.encoder.spec.family]
+    assert any(n.startswith(behind) for n, _ in classifier.encoder.named_parameters())
+    assert not any(n.startswith(behind) for n in reached)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -65,9 +67,11 @@ def test_a_few_steps_learn_a_batch(name: str) -> None:
         optimizer.zero_grad()
         (parts["pixel"] + parts["class"]).backward()
         optimizer.step()
-    # measured: MEASURED
-    assert course[-1] < 0.6 * course[0], course
-    assert 0 <= accuracy(classifier, clean + noise, labels) <= 1
+    # measured worst: 0.27, of swinir-dcpt
+    assert course[-1] < 0.5 * course[0], course
+    assert accuracy(classifier, clean + noise, labels) == 1
+    assert accuracy(classifier, clean + noise, 1 - labels) == 0
+    assert accuracy(classifier, clean + noise, torch.zeros(6, dtype=torch.long)) == 0.5
 
 
 def test_what_the_sizes_of_the_decoder_are_read_off() -> None:

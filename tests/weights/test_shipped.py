@@ -71,11 +71,12 @@ def gain(degraded: np.ndarray, clean: np.ndarray) -> float:
 @pytest.mark.parametrize(
     ("degradation", "least"),
     [
-        (GaussianNoise((15, 15), 0.0), 5.0),
-        (GaussianNoise((25, 25), 0.0), 8.0),
-        (GaussianNoise((50, 50), 1.0), 10.0),
-        (Jpeg((40, 40), 0.0), 0.5),
-        (Jpeg((90, 90), 0.0), 0.0),
+        # measured: 9.8, 12.0, 13.1, 1.10 and 0.87 dB
+        (GaussianNoise((15, 15), 0.0), 9.0),
+        (GaussianNoise((25, 25), 0.0), 11.0),
+        (GaussianNoise((50, 50), 1.0), 12.0),
+        (Jpeg((40, 40), 0.0), 0.9),
+        (Jpeg((90, 90), 0.0), 0.6),
     ],
     ids=["sigma 15", "sigma 25", "sigma 50", "jpeg 40", "jpeg 90"],
 )
@@ -99,4 +100,5 @@ def test_restore_without_weights_uses_it_and_says_so(
         "no --weights: hinet-tiny with the package's own weights, for noise and JPEG artefacts"
     )
     before = peak_signal_noise_ratio(clean, read_image(source).pixels)
-    assert peak_signal_noise_ratio(clean, read_image(target).pixels) > before + 8
+    # measured: 11.6 dB
+    assert peak_signal_noise_ratio(clean, read_image(target).pixels) > before + 10
