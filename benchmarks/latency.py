@@ -33,6 +33,7 @@ from restorert.errors import InputError, RestorertError
 from restorert.export import export_onnx, inline_functions
 from restorert.networks import RestorationNetwork
 from restorert.networks.counts import count_macs, count_parameters
+from restorert.quantize import Patches
 from restorert.runners import TorchRunner, runner_names
 from restorert.testing import max_error, peak_memory, psnr, time_side_by_side
 from tables import paper_macs_share, paper_parameters
@@ -54,20 +55,22 @@ Maker = Callable[[RestorationNetwork, "Settings", Tensor], Candidate]
 
 @dataclass(frozen=True)
 class Settings:
-    """What every candidate is made with; ``folder`` holds its files."""
+    """What every candidate is made with; ``folder`` holds its files, ``images`` calibrate int8."""
 
     precision: str
     device: torch.device
     folder: Path
     deploy: bool = True
+    images: Path | None = None
 
 
-def _runner(name: str, *, deploy: bool = True) -> Maker:
+def _runner(name: str, *, deploy: bool = True, precision: str | None = None) -> Maker:
     def make(network: RestorationNetwork, settings: Settings, x: Tensor) -> Candidate:
         form = deploy and settings.deploy
+        asked = precision or settings.precision
         engine = rr.build_engine(
-            network,
-            precision=settings.precision,
+            _quantized(network, settings, x) if asked == "int8" else network,
+            precision=asked,
             shape=tuple(x.shape),
             runner=name,
             deploy=form,
@@ -76,6 +79,16 @@ def _runner(name: str, *, deploy: bool = True) -> Maker:
         return Candidate(r.name + ("" if form else " as published"), r.version, r.precision, engine)
 
     return make
+
+
+def _quantized(network: RestorationNetwork, settings: Settings, x: Tensor) -> Path:
+    path = settings.folder / "network-int8.onnx"
+    if not path.exists():
+        patches = Patches((x[:1].cpu().numpy(),), None, {})
+        if settings.images:
+            patches = rr.read_patches(settings.images, network.spec)
+        rr.quantize_network(network, path, patches, gate=False, deploy=settings.deploy)
+    return path
 
 
 def _torch(precision: str, **options: Any) -> Maker:
@@ -146,6 +159,7 @@ MAKERS: dict[str, Maker] = {
     "onnxruntime-fp16": partial(_onnxruntime, precision="fp16"),
     "openvino": _runner("openvino"),
     "openvino-as-published": _runner("openvino", deploy=False),
+    "openvino-fp16": _runner("openvino", precision="fp16"),
     "openvino-by-hand": _openvino_by_hand,
     "cuda": _runner("cuda"),
     "tensorrt": _runner("tensorrt"),
@@ -173,9 +187,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="hinet", help="a name from `restorert networks`")
     parser.add_argument("--weights", type=Path, help="checkpoint; default: seeded random weights")
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", "int8"), default="fp32")
     parser.add_argument("--fp16", dest="precision", action="store_const", const="fp16")
     parser.add_argument("--bf16", dest="precision", action="store_const", const="bf16")
+    parser.add_argument(
+        "--images", type=Path, help="folder to calibrate int8 on; default: the picture timed"
+    )
     parser.add_argument(
         "--no-deploy", dest="deploy", action="store_false", help="the authors' layers everywhere"
     )
@@ -229,7 +246,7 @@ def run(options: argparse.Namespace) -> int:
     device = torch.device("cuda" if gpu else "cpu")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="restorert-") as folder:
-        settings = Settings(options.precision, device, Path(folder), options.deploy)
+        settings = Settings(options.precision, device, Path(folder), options.deploy, options.images)
         for height, width in sizes:
             rows += _measure(console, network, settings, options, names, height, width)
     settings_json = {
@@ -244,6 +261,9 @@ def run(options: argparse.Namespace) -> int:
         "cuda_graphs": "TensorRT only",
         "l2": "cold" if gpu else "not applicable",
     }
+    if options.precision == "int8":
+        calibrated = options.images.name if options.images else "the picture timed"
+        settings_json["calibrated_on"] = calibrated
     if options.json:
         report.write_json(options.json, "latency", settings_json, rows)
         console.print(f"written: {options.json}", highlight=False)

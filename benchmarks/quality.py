@@ -62,9 +62,8 @@ def main() -> int:
 def run(options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140)
     report.print_header(console)
-    clean = {name: np.float32(getattr(skimage.data, name)()) / np.float32(255) for name in PICTURES}
-    noise, jpeg = GaussianNoise((SIGMA, SIGMA), rounded=0.0), Jpeg((QUALITY, QUALITY), 0.0)
-    noisy = {n: noise(p, np.random.default_rng(i)) for i, (n, p) in enumerate(clean.items())}
+    clean, noisy = held_out()
+    jpeg = Jpeg((QUALITY, QUALITY), 0.0)
     packed = {n: jpeg(p, np.random.default_rng(0)) for n, p in clean.items()}
     network = rr.load_network(options.weights)
     largest = (1, 3, *(max(p.shape[axis] for p in clean.values()) for axis in (0, 1)))
@@ -99,6 +98,14 @@ def run(options: argparse.Namespace) -> int:
     if options.picture:
         write_image(options.picture, Picture(_sheet(noisy, shown, clean)), quality=90)
     return 0
+
+
+def held_out() -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """The pictures, [H, W, 3] in [0, 1], without and with noise of `SIGMA`."""
+    clean = {name: np.float32(getattr(skimage.data, name)()) / np.float32(255) for name in PICTURES}
+    noise = GaussianNoise((SIGMA, SIGMA), rounded=0.0)
+    noisy = {n: noise(p, np.random.default_rng(i)) for i, (n, p) in enumerate(clean.items())}
+    return clean, noisy
 
 
 def psnr(restored: NDArray[Any], clean: NDArray[Any]) -> float:
