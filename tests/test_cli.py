@@ -16,12 +16,13 @@ from PIL import Image
 from skimage import data
 
 import restorert as rr
-from restorert import cli
-from restorert.engine import ShapeProfile
+from restorert import cli, runners
+from restorert.engine import ShapeProfile, environment
 from restorert.engine.sidecar import read_sidecar, sidecar_path
-from restorert.errors import InputError
+from restorert.errors import DeviceMemoryError, InputError
 from restorert.export import read_metadata
 from restorert.quantize import quantization
+from restorert.weights import weights_hash
 
 Capture = pytest.CaptureFixture[str]
 
@@ -69,11 +70,16 @@ def _expected(weights: Path, picture: Path) -> np.ndarray:
 
 
 def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> str:
-    """Exit status 2, one line on stderr, nothing on stdout."""
+    """Exit status 2, one line on stderr, nothing on stdout.
+
+    Before that line may stand the one on random weights.
+    """
     given = shlex.split(arguments) if isinstance(arguments, str) else arguments
     assert cli.main(given) == 2
     out, err = capsys.readouterr()
     assert out == ""
+    if err.startswith("random weights of "):
+        err = err.partition("\n")[2]
     assert err.startswith("restorert: error: ")
     assert err.count("\n") == 1
     assert "Traceback" not in err
@@ -100,7 +106,7 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ("export --model hinet --precision int8 -o a.onnx", "invalid choice: 'int8'"),
         ("restore a.png b.png --precision int8", "invalid choice: 'int8'"),
         ("calibrate --model hinet -o a.onnx", "give pictures with --images DIR or an earlier"),
-        ("calibrate --images . -o a.onnx", "name a network"),
+        ("calibrate --images . -o a.onnx", "no pictures to calibrate with in ."),
         ("calibrate --model hinet --images . -o a.onnx", "no pictures to calibrate with in ."),
         ("calibrate --model hinet --images none -o a.onnx", "cannot read picture none"),
         ("calibrate --model hinet --cache none.json -o a.onnx", "cannot read calibration cache"),
@@ -126,22 +132,83 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ("build --onnx none.onnx --model hinet", "--onnx excludes --model"),
         ("build --model hinet --optimization-level 7", "expected 0 to 5"),
         ("build --model hinet --optimization-level x", "invalid int value: 'x'"),
-        ("build --model hinet --workspace 0", "workspace_mib is out of range"),
+        ("build --model hinet --workspace 0", "--workspace is out of range; expected 1 to"),
         ("export --model hinet", "the following arguments are required: -o/--output"),
         ("export -o a.onnx", "name a network"),
         ("export --model hinet -o none/a.onnx", "cannot write none/a.onnx"),
         ("export --model hinet -o .", "cannot write .: Is a directory"),
+        ("export --model hinet -o x.png", "x.png will be an ONNX file: give it a name that ends"),
+        ("export --model hinet -o /proc/x.onnx", "cannot write /proc/x.onnx: "),
+        ("calibrate --weights hinet-tiny --images /proc/version -o q", "ends in .onnx"),
+        ("calibrate --model hinet --cache a.json -o /proc/q.onnx", "cannot write /proc/q.onnx: "),
+        ("build --model hinet -o . --runner openvino", "cannot write .: Is a directory"),
+        ("build --model hinet -o /proc/a --runner openvino", "cannot write /proc/a: "),
+        ("calibrate --model hinet --cache a.json --limit nan -o q.onnx", "--limit must be dB >= 0"),
+        ("build --model hinet --images . --limit -1", "--limit must be dB >= 0"),
+        (
+            "calibrate --images . -n 0 -o q.onnx",
+            "argument -n/--patches: takes a whole number from 1",
+        ),
+        (
+            "calibrate --images . --noise nan -o q.onnx",
+            "argument --noise: takes a number from 0 to 255",
+        ),
+        ("calibrate --images . --runner foo -o q.onnx", "argument --runner: invalid choice: 'foo'"),
+        (
+            "calibrate --cache a.json --method mse -o q.onnx",
+            "--method has no meaning with --cache",
+        ),
+        ("calibrate --cache a.json -n 3 -o q.onnx", "-n has no meaning without --images"),
+        (
+            "calibrate --images . --percentile 9 -o q.onnx",
+            "--percentile has no meaning without --method percentile",
+        ),
+        ("build --onnx a --no-deploy", "--no-deploy has no meaning with --onnx"),
+        ("build --onnx a --noise 1", "--noise has no meaning with --onnx"),
+        ("build --onnx a --keep-fp16 auto", "--keep-fp16 has no meaning with --onnx"),
+        ("build --model hinet --limit 1", "--limit has no meaning without --images"),
+        (
+            "build --model hinet --images . --keep-fp16 a --bf16",
+            "--keep-fp16 has no meaning with bf16",
+        ),
+        (
+            "build --model hinet --runner openvino --optimization-level 2",
+            "--optimization-level has no meaning with openvino",
+        ),
+        (
+            "build --model hinet --runner openvino --compute-capability 8.9",
+            "--compute-capability has no meaning with openvino",
+        ),
+        ("inspect a.onnx --fp16", "--precision fp16 has no meaning with an ONNX file"),
+        ("inspect a.onnx --no-deploy", "--no-deploy has no meaning with an ONNX file"),
+        ("inspect hinet --kernels -3", "argument --kernels: takes a whole number from 0 on"),
+        (
+            "classify a.png --weights hinet-tiny hinet-tiny",
+            "hinet-tiny is no degradation classifier: give ENCODER, then CLASSIFIER",
+        ),
         ("export --model hinet -o a.onnx --shapes 1x3x17x16", "17x16 is 32x16"),
         ("restore a.png b.png --model hinet", "no weights of hinet come with the package: give a"),
         ("restore a.png", "arguments are required: target"),
         ("restore a.png b.png --weights none.pth", "none.pth: no such file"),
-        ("restore a.png b.png --engine none.engine", "none.engine has no sidecar"),
-        ("restore a.png b.png --engine .", "sidecar"),
+        ("restore a.png b.png --engine none.engine", "none.engine: no such file"),
+        ("restore a.png b.png --engine .", ". is a folder; name the engine file in it"),
         ("restore a.png b.png --engine a --weights b", "--engine excludes --weights"),
         ("restore a.png b.png --engine a --fp16", "--engine excludes --precision"),
         ("restore a.png b.png --tile 0", "--tile takes auto, off or a number of pixels"),
         ("restore a.png b.png --tile -3", "--tile takes auto, off or a number of pixels"),
-        ("restore a.png b.png --tile x", "--tile takes auto, off or a number of pixels, not 'x'"),
+        (
+            "restore a.png b.png --tile x",
+            "--tile takes auto, off or a number of pixels up to 65536",
+        ),
+        ("restore a.png b.png --tile 65537", "not '65537'"),
+        (f"restore a.png b.png --tile {'9' * 26}", "--tile takes auto, off or a number of pixels"),
+        (f"restore a.png b.png --tile {'9' * 5000}", f"up to 65536, not '{'9' * 20}'"),
+        ("restore a.png b.png --engine a --runner torch", "--engine excludes --runner"),
+        ("restore a.png b.png --engine a --no-deploy", "--engine excludes --no-deploy"),
+        ("restore a.png b.png --fp16 --bf16", "--bf16: not allowed with argument --fp16"),
+        ("restore a.png b.png --fp16 --precision fp32", "not allowed with argument --fp16"),
+        ("restore '' b.png", "argument source: an empty path; name a file or a folder"),
+        ("restore a.png ''", "argument target: an empty path"),
     ],
 )
 def test_errors_are_one_line(
@@ -166,8 +233,35 @@ def test_errors_of_pictures(weights: Path, picture: Path, tmp_path: Path, capsys
     _fails(["restore", str(picture), out, *flags, "--runner", "caffe"], capsys, "unknown runner")
     (tmp_path / "empty").mkdir()
     _fails(["restore", str(tmp_path / "empty"), out, *flags], capsys, "holds no pictures")
-    _fails(["restore", str(tmp_path), str(picture), *flags], capsys, "cannot make the folder")
+    _fails(["restore", str(tmp_path), str(weights), *flags], capsys, "cannot make the folder")
+    _fails(["restore", str(tmp_path), out, *flags], capsys, "is a folder, ")
+    _fails(["restore", str(picture), str(tmp_path / "empty"), *flags], capsys, "is a folder; name")
     assert not Path(out).exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "in.png: not enough memory; restore in smaller tiles: --tile N"),
+        (DeviceMemoryError("not enough; tiles"), "not enough; tiles: --tile N"),
+    ],
+)
+def test_without_memory_the_cure_is_named(
+    weights: Path,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: MemoryError,
+    message: str,
+) -> None:
+    Image.fromarray(data.astronaut()[:20, :30]).save(tmp_path / "in.png")
+
+    def fails(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(rr, "restore_image", fails)
+    command = ["restore", str(tmp_path / "in.png"), str(tmp_path / "out.png")]
+    _fails([*command, "--weights", str(weights)], capsys, message)
 
 
 def test_unexpected_failures_of_the_system_are_one_line(
@@ -188,6 +282,71 @@ def test_a_broken_recipe(tmp_path: Path, capsys: Capture) -> None:
     recipe = tmp_path / "a.toml"
     recipe.write_text('network = "hinet"\nprecision = "fp16"\n')
     _fails(["build", "--recipe", str(recipe)], capsys, "key 'profile' is missing")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "export --weights {0} -o {0}",
+        "export --weights {0} -o {1}",
+        "calibrate --weights {0} --cache {2} -o {0}",
+        "calibrate --weights hinet-tiny --cache {2} -o {2}",
+        "build --weights {0} -o {0} --runner openvino",
+        "build --onnx {0} -o {1} --runner openvino --fp16",
+        "build --recipe {0} -o {0} --runner openvino",
+        "build --weights {2} --images {3} -o {3}",
+    ],
+)
+def test_the_output_is_no_input(
+    weights: Path, picture: Path, tmp_path: Path, capsys: Capture, command: str
+) -> None:
+    source, link, cache = (tmp_path / name for name in ("a.onnx", "b.onnx", "c.onnx"))
+    recipe = 'network = "hinet"\nprecision = "fp16"\n[profile]\n'
+    recipe += "".join(f"{name} = [1, 3, 16, 16]\n" for name in ("min", "opt", "max"))
+    content = recipe.encode() if "--recipe" in command else weights.read_bytes()
+    source.write_bytes(content)
+    link.symlink_to(source)
+    cache.write_text("{}")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    _fails(
+        command.format(source, link, cache, shlex.quote(str(picture))),
+        capsys,
+        "it is the input; name another file",
+    )
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("hinet-tiny", "no --weights: hinet-tiny with the package's own weights\n"),
+        ("mprnet-derain", "random weights of mprnet-derain: give --weights FILE\n"),
+    ],
+)
+def test_which_weights_a_name_means(name: str, says: str, capsys: Capture) -> None:
+    network = cli._network(cli._parser().parse_args(["export", "--model", name, "-o", "a.onnx"]))
+    assert capsys.readouterr().err == says
+    expected = rr.load_network(name) if "package" in says else rr.create_network(name)
+    assert weights_hash(network) == weights_hash(expected)
+
+
+def test_a_recipe_of_another_network(weights: Path, repository: Path, capsys: Capture) -> None:
+    recipe = f"build --recipe {repository / 'engines/nafnet.toml'} --runner openvino"
+    message = "is a recipe of nafnet-dcpt, the network is hinet"
+    _fails(f"{recipe} --weights {weights}", capsys, message)
+
+
+def test_another_tensorrt_is_told(
+    weights: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: object, **options: object) -> None:
+        raise InputError("enough")
+
+    monkeypatch.setattr(runners, "choose_backend", lambda *_, **__: runners.BACKENDS[1])
+    monkeypatch.setattr(rr, "build_engine_file", stop)
+    assert cli.main(["build", "--weights", str(weights), "--runner", "tensorrt"]) == 2
+    told = "no tensorrt here (see: restorert doctor): built by tensorrt_rtx"
+    assert capsys.readouterr().err == f"{told}\nrestorert: error: enough\n"
 
 
 def test_build(weights: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -291,14 +450,20 @@ def test_calibrate_and_build(
     text = cache.read_text().replace(f'"{name}": {found.scales[name]}', f'"{name}": 0.25')
     edited = tmp_path / "edited.json"
     edited.write_text(text)
-    assert cli.main([*command.split(), "--cache", str(edited)]) == 0
+    again = [part for part in command.split() if part not in ("-n", "4")]
+    assert cli.main([*again, "--cache", str(edited)]) == 0
     capsys.readouterr()
     assert rr.read_calibration(cache).scales[name] == 0.25
-    _fails(
-        [*command.split(), "--images", str(picture.parent), "--limit", "0"],
-        capsys,
-        "int8 is over its limit of 0 dB: drop",
+
+    # what was calibrated is kept where the gate refuses, and the last file's calibration, too
+    strict = [*command.split(), "--images", str(picture.parent), "--limit", "0"]
+    kept = f"{calibrated}.refused.json"
+    message = _fails(strict, capsys, "int8 is over its limit of 0 dB: drop")
+    assert f"the calibration is kept in {kept}: restorert calibrate --cache {kept} uses it" in (
+        message
     )
+    assert rr.read_calibration(kept).scales.keys() == found.scales.keys()
+    assert rr.read_calibration(cache).scales[name] == 0.25
 
     target = tmp_path / "tiny.openvino"
     build = f"build --runner openvino --shapes 1x3x64x96 -o {target}"
@@ -317,19 +482,25 @@ def test_calibrate_and_build(
 
 
 def test_build_measures_half_precision(
-    weights: Path, picture: Path, tmp_path: Path, capsys: Capture
+    weights: Path,
+    picture: Path,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    device = environment.Device("cpu", "abacus", "avx512_bf16")
+    monkeypatch.setattr(environment, "cpu", lambda: device)
     recipe = tmp_path / "a.toml"
     recipe.write_text(
-        'network = "hinet"\nprecision = "fp16"\n[limits]\nfp16 = 1e-9\n'
+        'network = "hinet"\nprecision = "fp16"\n[limits]\nbf16 = 1e-9\n'
         "[profile]\nmin = [1, 3, 16, 16]\nopt = [1, 3, 16, 16]\nmax = [1, 3, 16, 16]\n"
     )
     arguments = f"build --weights {weights} --recipe {recipe} --runner openvino"
     assert cli.main([*arguments.split(), "--images", str(picture.parent)]) == 2
     _, err = capsys.readouterr()
     measured, refused = err.splitlines()
-    assert measured.startswith("fp16: drop 0.000")
-    assert "fp16 is over its limit of 1e-09 dB" in refused
+    assert measured.startswith("fp16, run as bf16 by openvino: drop 0.00")
+    assert "bf16 is over its limit of 1e-09 dB" in refused
 
 
 @pytest.mark.parametrize("runner", ["openvino", "torch"])
@@ -390,18 +561,24 @@ def test_a_folder_with_a_bad_picture(
         Image.fromarray(data.astronaut()[: 20 + index, :30]).save(source / f"{index}.png")
     (source / "1[bold].PNG").write_bytes(b"\x89PNG but not quite")
     (source / "notes.txt").write_text("no picture")
+    (source / "folder.png").mkdir()
     flags = ["--weights", str(weights), "--runner", runner]
     assert cli.main(["restore", str(source), str(target), *flags]) == 2
     stdout, stderr = capsys.readouterr()
     assert stdout == ""
     errors = [line for line in stderr.splitlines() if line.startswith("restorert: error: ")]
     assert "1[bold].PNG" in errors[0]
-    assert errors[1] == "restorert: error: 1 of 4 pictures could not be restored"
+    told = "1 of 4 pictures could not be restored; skipped files of other formats: 1, folders: 1"
+    assert errors[1] == f"restorert: error: {told}"
     assert sorted(path.name for path in target.iterdir()) == ["0.png", "1.png", "2.png"]
     for index in range(3):
         found = _pixels(target / f"{index}.png")
         expected = _expected(weights, source / f"{index}.png")
         assert np.abs(found - expected).max() <= 1
+    (source / "1[bold].PNG").unlink()
+    assert cli.main(["restore", str(source), str(target), *flags]) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "3 of 3 pictures restored; skipped files of other formats: 1, folders: 1"
 
 
 def _fitting(weights: Path, tile: str, name: str = "hinet") -> cli._FittingEngine:
@@ -494,6 +671,14 @@ def test_doctor_without_a_home(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Path, "home", homeless)
     assert cli.main(["doctor"]) == 0
     assert "choose a folder with RESTORERT_CACHE" in capsys.readouterr().out
+
+
+def test_inspect_takes_no_calibration_for_a_sidecar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.onnx.json").write_text('{"format": 1, "network": "hinet"}')
+    monkeypatch.setattr(cli, "_inspect_plan", lambda options: 7)
+    assert cli.main(["inspect", str(tmp_path / "a.onnx")]) == 7
 
 
 def test_interrupt(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

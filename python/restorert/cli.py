@@ -8,10 +8,11 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from restorert import __version__
-from restorert.errors import InputError, RestorertError
+from restorert.command_line import Parser, guarded, number, print_error
+from restorert.errors import DeviceMemoryError, InputError, QualityError, RestorertError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,49 +20,32 @@ if TYPE_CHECKING:
     from restorert.engine import ShapeProfile
     from restorert.engine.tensorrt_build import Progress
     from restorert.networks import RestorationNetwork
+    from restorert.quantize import CalibrationCache, Patches
     from restorert.runners import Engine
-
-
-class _Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see: {self.prog} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status. No traceback reaches the user."""
-    try:
+
+    def work() -> int:
         options = _parser().parse_args(arguments)
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
-    except BrokenPipeError:  # the reader of a pipe has gone, as `| head` does
-        sys.stdout = None  # type: ignore[assignment]
-        return 141
-    except (RestorertError, OSError, MemoryError) as error:
-        _print_error(error)
-        return 2
-    except KeyboardInterrupt:
-        print("restorert: stopped", file=sys.stderr)
-        return 130
 
-
-def _print_error(error: Exception) -> None:
-    text = " ".join(str(error).split()) or type(error).__name__
-    print(f"restorert: error: {text}", file=sys.stderr)
+    return guarded("restorert", work)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="restorert", description=__doc__)
+    parser = Parser(prog="restorert", description=__doc__)
     parser.add_argument("--version", action="version", version=f"restorert {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     restore = commands.add_parser("restore", help="restore a picture or a folder of pictures")
-    restore.add_argument("source", type=Path, help="picture, or folder of pictures")
-    restore.add_argument("target", type=Path, help="picture, or folder to write them to")
+    restore.add_argument("source", type=_path, help="picture, or folder of pictures")
+    restore.add_argument("target", type=_path, help="picture, or folder to write them to")
     _add_network(restore)
     restore.add_argument(
-        "--engine", type=Path, help="a built engine; without it and --weights: hinet-tiny"
+        "--engine", type=_path, help="a built engine; without it and --weights: hinet-tiny"
     )
     _add_precision(restore)
     _add_runner(restore)
@@ -76,11 +60,14 @@ def _parser() -> argparse.ArgumentParser:
 
     build = commands.add_parser("build", help="build an engine file")
     _add_network(build)
-    build.add_argument("--recipe", type=Path, help="a TOML recipe, such as engines/hinet.toml")
-    build.add_argument("--onnx", type=Path, help="an ONNX file from `restorert export`")
+    build.add_argument("--recipe", type=_path, help="a TOML recipe, such as engines/hinet.toml")
+    build.add_argument("--onnx", type=_path, help="an ONNX file from `restorert export`")
     _add_precision(build, "int8")
     build.add_argument(
-        "--images", type=Path, metavar="DIR", help="pictures to calibrate int8 on, or to measure on"
+        "--images",
+        type=_path,
+        metavar="DIR",
+        help="pictures to calibrate int8 on, or to measure on",
     )
     _add_pictures(build)
     _add_runner(build)
@@ -108,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--workspace", type=int, metavar="MIB", help="most scratch memory a TensorRT layer may use"
     )
-    build.add_argument("-o", "--output", type=Path, help="engine file; default: in the cache")
+    build.add_argument("-o", "--output", type=_path, help="engine file; default: in the cache")
     build.set_defaults(command=_build)
 
     calibrate = commands.add_parser(
@@ -116,20 +103,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_network(calibrate)
     calibrate.add_argument(
-        "--images", type=Path, metavar="DIR", help="pictures as the network gets them"
+        "--images", type=_path, metavar="DIR", help="pictures as the network gets them"
     )
     _add_pictures(calibrate)
     calibrate.add_argument(
-        "--cache", type=Path, metavar="FILE.json", help="scales of an earlier run, perhaps edited"
+        "--cache", type=_path, metavar="FILE.json", help="scales of an earlier run, perhaps edited"
     )
     calibrate.add_argument(
         "--sensitivity", action="store_true", help="rank the layers by the harm that each does"
     )
     calibrate.add_argument(
-        "--runner", default="tensorrt", metavar="NAME", help="what the deploy form is for"
+        "--runner",
+        default="tensorrt",
+        choices=("tensorrt", "tensorrt_rtx", "openvino"),
+        help="what the deploy form is for; default tensorrt",
     )
     _add_deploy(calibrate)
-    calibrate.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.onnx")
+    calibrate.add_argument("-o", "--output", type=_path, required=True, metavar="FILE.onnx")
     calibrate.set_defaults(command=_calibrate)
 
     export = commands.add_parser("export", help="write a network as an ONNX file")
@@ -137,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_precision(export)
     _add_deploy(export)
     export.add_argument("--shapes", metavar="NxCxHxW", help="fixed shape; default: any shape")
-    export.add_argument("-o", "--output", type=Path, required=True)
+    export.add_argument("-o", "--output", type=_path, required=True)
     export.set_defaults(command=_export)
 
     inspect = commands.add_parser(
@@ -148,20 +138,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_precision(inspect)
     _add_deploy(inspect)
-    inspect.add_argument("--size", default="1280x720", metavar="WxH", help="default: 1280x720")
+    inspect.add_argument("--size", metavar="WxH", help="default: 1280x720")
+    inspect.add_argument("--compute-capability", metavar="X.Y", help="GPU to plan for; default 8.9")
     inspect.add_argument(
-        "--compute-capability", default="8.9", metavar="X.Y", help="GPU to plan for"
-    )
-    inspect.add_argument(
-        "--kernels", type=int, default=10, metavar="N", help="show the N that move most; default 10"
+        "--kernels",
+        type=number(int, 0),
+        metavar="N",
+        help="show the N that move most; default 10",
     )
     inspect.set_defaults(command=_inspect)
     classify = commands.add_parser("classify", help="name the degradation of a picture")
-    classify.add_argument("source", type=Path, help="picture")
+    classify.add_argument("source", type=_path, help="picture")
     classify.add_argument("--model", metavar="NAME", help="the encoder's, if not read off its file")
     classify.add_argument(
         "--weights",
-        type=Path,
+        type=_path,
         nargs=2,
         required=True,
         metavar=("ENCODER", "CLASSIFIER"),
@@ -182,10 +173,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _path(text: str) -> Path:
+    # Path("") is the current folder, which nobody means who leaves a shell variable unset.
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path; name a file or a folder")
+    return Path(text)
+
+
+def _refuse(options: argparse.Namespace, names: Sequence[str], where: str) -> None:
+    """Refuse the options of these names that were given, though they would change nothing."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value != [] and not (name == "deploy" and value):
+            flags = {
+                "deploy": "--no-deploy",
+                "patches": "-n",
+                "precision": f"--precision {value}",
+            }
+            flag = flags.get(name, f"--{name}")
+            raise InputError(f"{flag.replace('_', '-')} has no meaning {where}")
+
+
 def _add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME", help="a name from `restorert networks`")
     parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help=".pth, .safetensors, TensorFlow prefix"
+        "--weights", type=_path, metavar="FILE", help=".pth, .safetensors, TensorFlow prefix"
     )
 
 
@@ -194,19 +206,15 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
         choices=("minmax", "entropy", "percentile", "mse"),
-        default="mse",
         help="how ranges follow from what was observed; default mse",
     )
+    parser.add_argument("--percentile", type=float, help="of that method; default 99.99")
     parser.add_argument(
-        "--percentile", type=float, default=99.99, help="of that method; default 99.99"
-    )
-    parser.add_argument(
-        "-n", "--patches", type=int, default=64, metavar="N", help="patches to use; default 64"
+        "-n", "--patches", type=number(int, 1), metavar="N", help="patches to use; default 64"
     )
     parser.add_argument(
         "--noise",
-        type=float,
-        default=0.0,
+        type=number(float, 0, 255),
         metavar="SIGMA",
         help="the pictures are clean: add noise of this standard deviation (of 255) to them",
     )
@@ -223,9 +231,10 @@ def _add_pictures(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_precision(parser: argparse.ArgumentParser, *more: str) -> None:
-    parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", *more))
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--precision", choices=("fp32", "fp16", "bf16", *more))
     for name in ("fp16", "bf16"):
-        parser.add_argument(
+        group.add_argument(
             f"--{name}",
             dest="precision",
             action="store_const",
@@ -284,15 +293,22 @@ def _progress() -> Iterator[Progress]:
 
 
 def _network(options: argparse.Namespace, *, default: str | None = None) -> RestorationNetwork:
-    """The network of --weights and --model; random weights where only a name is given."""
+    """The network of --weights and --model; says which weights it has if only a name is given."""
     from restorert import create_network, load_network
+    from restorert.weights import shipped_weights
 
     if options.weights is not None:
         return load_network(options.weights, name=options.model)
     name = options.model or default
     if name is None:
         raise InputError("name a network with --model NAME or a checkpoint with --weights FILE")
-    return create_network(name)
+    shipped = shipped_weights().get(name)
+    if shipped is not None:
+        _console().print(f"no --weights: {name} with the package's own weights")
+        return load_network(shipped, name=name)
+    network = create_network(name)
+    _console().print(f"random weights of {name}: give --weights FILE")
+    return network
 
 
 def _restore(options: argparse.Namespace) -> int:
@@ -302,8 +318,14 @@ def _restore(options: argparse.Namespace) -> int:
     console = _console()
     engine: Any
     if options.engine is not None:
-        for flag in ("weights", "model", "precision"):
-            if getattr(options, flag) is not None:
+        for flag, given in (
+            ("weights", options.weights is not None),
+            ("model", options.model is not None),
+            ("precision", options.precision is not None),
+            ("runner", options.runner != "auto"),
+            ("no-deploy", not options.deploy),
+        ):
+            if given:
                 raise InputError(f"--engine excludes --{flag}: an engine brings its own")
         engine = load_engine(options.engine)
         console.print(engine.describe())
@@ -311,7 +333,8 @@ def _restore(options: argparse.Namespace) -> int:
         if options.weights is None:
             options.weights = _shipped(options.model, console)
         engine = _FittingEngine(options, tile, console)
-    pairs = _pairs(options.source, options.target)
+    pairs, skipped = _pairs(options.source, options.target)
+    folder = options.source.is_dir()
     from rich.progress import track
 
     bars = len(pairs) > 1 and console.is_terminal
@@ -321,15 +344,28 @@ def _restore(options: argparse.Namespace) -> int:
     ):
         try:
             restore_image(source, target, engine, tile=tile)
-        except RestorertError as error:
+        except (RestorertError, MemoryError) as error:
+            told = _in_tiles(source, error) if isinstance(error, MemoryError) else error
             if len(pairs) == 1:
-                raise
+                raise told from None
             failed += 1
-            _print_error(error)
+            print_error("restorert", told)
     if failed:
-        raise InputError(f"{failed} of {len(pairs)} pictures could not be restored")
+        raise InputError(f"{failed} of {len(pairs)} pictures could not be restored{skipped}")
+    if folder:
+        console.print(f"{len(pairs)} of {len(pairs)} pictures restored{skipped}")
     return 0
 
+
+def _in_tiles(source: Path, error: MemoryError) -> DeviceMemoryError:
+    """The error with its cure as the command line knows it."""
+    known = isinstance(error, DeviceMemoryError)
+    said = str(error) if known else f"{source}: not enough memory; restore in smaller tiles"
+    return DeviceMemoryError(f"{said}: --tile N")
+
+
+# In pixels; no camera's picture has a longer side.
+_LARGEST_TILE = 65536
 
 # The network that restores where nobody names another.
 _DEFAULT = "hinet-tiny"
@@ -357,24 +393,39 @@ def _tile(text: str) -> Literal["auto"] | int | None:
         return "auto"
     if text == "off":
         return None
-    if text.isascii() and text.isdigit() and int(text) > 0:
-        return int(text)
-    raise InputError(f"--tile takes auto, off or a number of pixels, not {text!r}")
+    digits = text.lstrip("0")
+    # By its length first: Python refuses to read thousands of digits.
+    if digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= _LARGEST_TILE:
+        return int(digits)
+    raise InputError(
+        f"--tile takes auto, off or a number of pixels up to {_LARGEST_TILE}, not {text[:20]!r}"
+    )
 
 
-def _pairs(source: Path, target: Path) -> list[tuple[Path, Path]]:
+def _pairs(source: Path, target: Path) -> tuple[list[tuple[Path, Path]], str]:
+    """Pictures and where they go, and in words what else lies in the folder."""
     from restorert.restore.images import FORMATS
 
     if not source.is_dir():
-        return [(source, target)]
-    pictures = sorted(p for p in source.iterdir() if p.suffix.lower() in FORMATS)
+        return [(source, target)], ""
+    found = sorted(source.iterdir())
+    files = [path for path in found if not path.is_dir()]
+    pictures = [path for path in files if path.suffix.lower() in FORMATS]
     if not pictures:
-        raise InputError(f"the folder {source} holds no pictures")
+        raise InputError(f"the folder {source} holds no pictures: {', '.join(FORMATS)}")
+    if target.suffix.lower() in FORMATS and not target.is_dir():
+        raise InputError(f"{source} is a folder, {target} a picture's name; name a folder to write")
+    others = {
+        "files of other formats": len(files) - len(pictures),
+        "folders": len(found) - len(files),
+    }
+    skipped = ", ".join(f"{what}: {count}" for what, count in others.items() if count)
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {target}: {error.strerror}") from None
-    return [(picture, target / picture.name) for picture in pictures]
+    pairs = [(picture, target / picture.name) for picture in pictures]
+    return pairs, f"; skipped {skipped}" if skipped else ""
 
 
 class _FittingEngine:
@@ -452,15 +503,19 @@ def _profile(options: argparse.Namespace) -> ShapeProfile | None:
 
 def _build(options: argparse.Namespace) -> int:
     from restorert import build_engine_file, read_recipe
-    from restorert.engine.recipe import BuilderOptions
+    from restorert.engine.recipe import BuilderOptions, check_builder_option
     from restorert.engine.sidecar import read_sidecar
     from restorert.export import read_metadata
+    from restorert.networks import network_spec
+    from restorert.runners import choose_backend, spec_of
     from restorert.runners.engine import short_version
 
     recipe = read_recipe(options.recipe) if options.recipe is not None else None
     profile = _profile(options) or (recipe.profile if recipe else None)
     precision = options.precision or (recipe.precision if recipe else "fp32")
     builder = recipe.options if recipe else BuilderOptions()
+    check_builder_option("optimization_level", options.optimization_level, "--optimization-level")
+    check_builder_option("workspace_mib", options.workspace, "--workspace")
     changes = {
         "compute_capabilities": tuple(options.compute_capability) or None,
         "optimization_level": options.optimization_level,
@@ -469,27 +524,52 @@ def _build(options: argparse.Namespace) -> int:
     builder = dataclasses.replace(
         builder, **{name: value for name, value in changes.items() if value is not None}
     )
-    limit = options.limit
-    if limit is None and recipe is not None:
-        limit = recipe.limits.get(precision)
+    _check_pictures(options)
+    backend = choose_backend(options.runner, to_run=False)
+    if backend.name == "openvino":
+        only = ("compute_capability", "optimization_level", "workspace")
+        _refuse(options, only, "with openvino")
+    elif backend.name == "tensorrt":
+        _refuse(options, ("compute_capability",), "with tensorrt: it builds for the GPU here")
+    if options.output is not None:
+        _check_outputs(options, "", ".json")
     if options.onnx is not None:
         for flag in ("weights", "model", "images"):
             if getattr(options, flag) is not None:
                 raise InputError(f"--onnx excludes --{flag}")
+        _refuse(options, ("deploy", *_PICTURES), "with --onnx")
         network: Any = options.onnx
         if options.precision is None and recipe is None:
             precision = str(read_metadata(options.onnx).get("precision"))
     else:
-        network = _network(options, default=recipe.network if recipe else None)
-        if options.images is None and precision == "int8":
+        if precision != "int8":
+            _refuse(options, ("method", "percentile", "keep_fp16"), f"with {precision}")
+            if options.images is None:
+                _refuse(options, ("patches", "noise", "limit"), "without --images")
+        elif options.images is None:
             raise InputError(
                 "int8 needs pictures to calibrate on with --images DIR, or a file from "
                 "`restorert calibrate` with --onnx FILE"
             )
-        if options.images is not None and precision != "int8":
-            _measure(options, network, precision, limit)
-        elif options.images is not None:
-            network = _quantized(options, network, limit)
+        network = _network(options, default=recipe.network if recipe else None)
+    if recipe is not None:
+        spec = spec_of(read_metadata(network)) if options.onnx else network.spec
+        if spec.family != network_spec(recipe.network).family:
+            raise InputError(
+                f"{options.recipe} is a recipe of {recipe.network}, the network is {spec.name}"
+            )
+    if options.runner == "tensorrt" and backend.name != "tensorrt":
+        _console().print(f"no tensorrt here (see: restorert doctor): built by {backend.name}")
+    if options.images is not None:
+        ran = precision if precision == "int8" else backend.arithmetic(precision)
+        limit = options.limit
+        if limit is None and recipe is not None:
+            limit = recipe.limits.get(ran)
+        if precision == "int8":
+            network = _quantized(options, network, limit, backend.name)
+        else:
+            told = precision if ran == precision else f"{precision}, run as {ran} by {backend.name}"
+            _measure(options, network, ran, limit, told)
     with _progress() as progress:
         path = build_engine_file(
             network,
@@ -525,27 +605,72 @@ def _told_precisions(precisions: dict[str, Any]) -> str:
     )
 
 
-def _measure(
-    options: argparse.Namespace, network: RestorationNetwork, precision: str, limit: float | None
-) -> None:
-    """Print what a half precision costs on --images; refuse it where that is too much."""
+# The options of `_add_pictures`.
+_PICTURES = ("method", "percentile", "patches", "noise", "keep_fp16", "limit")
+
+
+def _check_pictures(options: argparse.Namespace) -> None:
+    """Refuse what the parser cannot of `_add_pictures`."""
+    from restorert.quantize.quality import check_limit
+
+    if options.limit is not None:
+        check_limit(options.limit, "--limit")
+    if options.method != "percentile":
+        _refuse(options, ("percentile",), "without --method percentile")
+    if "auto" in options.keep_fp16 and len(options.keep_fp16) > 1:
+        raise InputError("--keep-fp16 takes auto or layers, not both")
+
+
+def _check_outputs(options: argparse.Namespace, *suffixes: str) -> None:
+    """Refuse an --output that cannot be written or that is an input, with each of the suffixes."""
+    from restorert.files import check_output
+    from restorert.restore.patches import picture_files
+
+    names = ("weights", "onnx", "recipe", "cache")
+    inputs = [getattr(options, name, None) for name in names]
+    if getattr(options, "images", None) is not None:
+        inputs += picture_files(options.images)
+    for suffix in suffixes:
+        check_output(f"{options.output}{suffix}", *inputs)
+
+
+def _check_onnx_name(path: Path) -> None:
+    if path.suffix.lower() != ".onnx":
+        raise InputError(f"{path} will be an ONNX file: give it a name that ends in .onnx")
+
+
+def _patches(options: argparse.Namespace, network: RestorationNetwork) -> Patches:
+    """Of --images."""
     from restorert import read_patches
+
+    count, noise = options.patches or 64, options.noise or 0.0
+    return read_patches(options.images, network.spec, count, noise=noise)
+
+
+def _measure(
+    options: argparse.Namespace,
+    network: RestorationNetwork,
+    precision: str,
+    limit: float | None,
+    told: str,
+) -> None:
+    """Print what a precision costs on --images; refuse it where that is too much."""
     from restorert.quantize import check_quality
     from restorert.quantize.quantization import quality_of
 
-    patches = read_patches(options.images, network.spec, options.patches, noise=options.noise)
-    quality = quality_of(network, precision, patches)
-    _console().print(f"{precision}: {quality}")
+    quality = quality_of(network, precision, _patches(options, network))
+    _console().print(f"{told}: {quality}")
     check_quality(quality, precision, limit)
 
 
 def _quantized(
-    options: argparse.Namespace, network: RestorationNetwork, limit: float | None
+    options: argparse.Namespace, network: RestorationNetwork, limit: float | None, runner: str
 ) -> Path:
     """The calibrated ONNX file beside the engine, or in the cache."""
     from restorert.engine import EngineCache
 
     if options.output is not None:
+        _check_outputs(options, ".onnx", ".onnx.json")
         path = Path(f"{options.output}.onnx")
     else:
         from restorert.restore.patches import picture_files, sha256_of_picture
@@ -562,22 +687,37 @@ def _quantized(
                 options.noise,
                 sorted(options.keep_fp16),
                 options.deploy,
+                runner,
             ],
         }
         path = cache.path(f"{network.spec.name}-int8", facts, ".onnx")
         path.parent.mkdir(parents=True, exist_ok=True)
-    _write_quantized(options, network, path, limit, runner=options.runner)
+    _write_quantized(options, network, path, limit, runner=runner)
     return path
 
 
 def _calibrate(options: argparse.Namespace) -> int:
+    from restorert import read_calibration
+    from restorert.files import check_output
+
+    _check_pictures(options)
+    if options.cache is not None:
+        _refuse(options, ("method", "percentile"), "with --cache")
+        if options.images is None:
+            _refuse(options, ("patches", "noise", "limit"), "without --images")
+    elif options.images is None:
+        raise InputError("give pictures with --images DIR or an earlier calibration with --cache")
+    _check_outputs(options, "")
+    check_output(f"{options.output}.json")  # may be --cache's, which it says again
+    _check_onnx_name(options.output)
+    calibration = read_calibration(options.cache) if options.cache is not None else None
     _write_quantized(
         options,
         _network(options),
         options.output,
         options.limit,
         runner=options.runner,
-        cache=options.cache,
+        calibration=calibration,
         sensitivity=options.sensitivity,
     )
     print(options.output)
@@ -591,36 +731,40 @@ def _write_quantized(
     limit: float | None,
     *,
     runner: str,
-    cache: Path | None = None,
+    calibration: CalibrationCache | None = None,
     sensitivity: bool = False,
 ) -> None:
     """Calibrate, write the ONNX file and its calibration, and print what INT8 costs."""
-    from restorert import quantize_network, read_calibration, read_patches
+    from restorert import quantize_network
 
-    if "auto" in options.keep_fp16 and len(options.keep_fp16) > 1:
-        raise InputError("--keep-fp16 takes auto or layers, not both")
-    if options.images is None and cache is None:
-        raise InputError("give pictures with --images DIR or an earlier calibration with --cache")
-    calibration = read_calibration(cache) if cache is not None else None
-    patches = None
-    if options.images is not None:
-        patches = read_patches(options.images, network.spec, options.patches, noise=options.noise)
-    with _progress() as progress:
-        report = quantize_network(
-            network,
-            path,
-            patches,
-            calibration=calibration,
-            method=options.method,
-            percentile=options.percentile,
-            keep_fp16="auto" if options.keep_fp16 == ["auto"] else options.keep_fp16,
-            limit=limit,
-            sensitivity=sensitivity,
-            runner=runner,
-            deploy=options.deploy,
-            progress=progress,
-            state=Path(f"{path}.partial"),
-        )
+    patches = _patches(options, network) if options.images is not None else None
+    ranges = {name: getattr(options, name) for name in ("method", "percentile")}
+    try:
+        with _progress() as progress:
+            report = quantize_network(
+                network,
+                path,
+                patches,
+                calibration=calibration,
+                **{name: value for name, value in ranges.items() if value is not None},
+                keep_fp16="auto" if options.keep_fp16 == ["auto"] else options.keep_fp16,
+                limit=limit,
+                sensitivity=sensitivity,
+                runner=runner,
+                deploy=options.deploy,
+                progress=progress,
+                state=Path(f"{path}.partial"),
+            )
+    except QualityError as error:
+        if calibration is not None or error.calibration is None:
+            raise
+        # Not under the name that an earlier file's calibration has.
+        refused = f"{path}.refused.json"
+        error.calibration.write(refused)
+        raise QualityError(
+            f"{error}; the calibration is kept in {refused}: "
+            f"restorert calibrate --cache {refused} uses it"
+        ) from None
     report.calibration.write(f"{path}.json")
     console = _console()
     count = len(report.int8_layers)
@@ -644,8 +788,10 @@ def _export(options: argparse.Namespace) -> int:
     from restorert import export_onnx
     from restorert.engine.profile import parse_shape
 
-    network = _network(options)
     shape = parse_shape(options.shapes) if options.shapes is not None else None
+    _check_outputs(options, "")
+    _check_onnx_name(options.output)
+    network = _network(options)
     with _progress() as progress:
         progress("exporting to ONNX", 0.0)
         export_onnx(
@@ -663,12 +809,20 @@ def _export(options: argparse.Namespace) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     from restorert.engine.sidecar import check_engine_file, read_sidecar, sidecar_path
 
-    if sidecar_path(options.source).exists():
+    # Beside a calibrated ONNX file stands its calibration.
+    is_onnx = options.source.endswith(".onnx")
+    if not is_onnx and sidecar_path(options.source).exists():
+        _refuse(options, _PLANNING, "with a built engine")
         sidecar = read_sidecar(options.source)
         check_engine_file(options.source, sidecar)
         _print_sidecar(sidecar)
         return 0
+    if is_onnx:
+        _refuse(options, ("precision", "deploy"), "with an ONNX file")
     return _inspect_plan(options)
+
+
+_PLANNING = ("precision", "deploy", "size", "compute_capability", "kernels")
 
 
 def _inspect_plan(options: argparse.Namespace) -> int:
@@ -681,7 +835,8 @@ def _inspect_plan(options: argparse.Namespace) -> int:
     from restorert.networks.counts import count_bytes, count_macs
     from restorert.runners import spec_of
 
-    height, width = parse_size(options.size)
+    height, width = parse_size(options.size or "1280x720")
+    capability = options.compute_capability or "8.9"
     precision = options.precision or "fp16"
     source: Any
     if options.source in list_networks():
@@ -706,13 +861,12 @@ def _inspect_plan(options: argparse.Namespace) -> int:
             source,
             shape,
             precision=precision,
-            options=BuilderOptions(compute_capabilities=(options.compute_capability,)),
+            options=BuilderOptions(compute_capabilities=(capability,)),
             progress=progress,
             deploy=options.deploy,
         )
     console.print(
-        f"{spec.name}, {precision}, {shape[3]}x{shape[2]}, compute capability "
-        f"{options.compute_capability}"
+        f"{spec.name}, {precision}, {shape[3]}x{shape[2]}, compute capability {capability}"
     )
     _print_kinds({kind: list(pair) for kind, pair in plan.by_kind().items()})
     if not isinstance(source, Path):
@@ -724,7 +878,7 @@ def _inspect_plan(options: argparse.Namespace) -> int:
             f"{macs.exact / 1e9:.0f} GMAC"
         )
     largest = sorted(plan.kernels, key=lambda kernel: -(kernel.total_bytes or 0))
-    for kernel in largest[: max(options.kernels, 0)]:
+    for kernel in largest[: 10 if options.kernels is None else options.kernels]:
         size = f"{kernel.total_bytes / 1e6:9.1f} MB" if kernel.total_bytes is not None else "?"
         print(f"{size}  {kernel.kind:14s}  {kernel.name}  <- {', '.join(kernel.onnx[:3])}")
     return 0
@@ -754,7 +908,8 @@ def _print_sidecar(sidecar: Any) -> None:
         "shapes": str(sidecar.profile),
         "device": device,
         "size": f"{sidecar.engine_bytes / 1e6:.1f} MB, built in {sidecar.build_seconds:.1f} s",
-        "weights": sidecar.weights_sha256[:16] or "of its ONNX file",
+        "weights": ", ".join(filter(None, (sidecar.weights_sha256[:16], sidecar.weights_from)))
+        or "of its ONNX file",
         "rebuild": sidecar.rebuild or "from its network: its weights are in no file",
     }
     for name, text in lines.items():
@@ -770,7 +925,11 @@ def _classify(options: argparse.Namespace) -> int:
 
     from restorert import classify_image, load_classifier
     from restorert.networks.degradation_classifier import CLASSES
+    from restorert.weights import shipped_weights
 
+    decoder = options.weights[1]
+    if not decoder.exists() and str(decoder) in shipped_weights():
+        raise InputError(f"{decoder} is no degradation classifier: give ENCODER, then CLASSIFIER")
     named = [name.strip() for name in options.classes.split(",")] if options.classes else None
     classifier = load_classifier(*options.weights, name=options.model, classes=named)
     if torch.cuda.is_available():

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from restorert.quantize import CalibrationCache
+
 
 class RestorertError(Exception):
     """Base of all errors raised by restorert; the message is one line, fit to show to a user."""
@@ -50,7 +55,13 @@ class CalibrationError(RestorertError):
 
 
 class QualityError(RestorertError):
-    """A precision that harms the pictures more than its limit allows; the message says how much."""
+    """A precision that harms the pictures more than its limit allows; the message says how much.
+
+    Attributes:
+        calibration: what `quantize_network` found before it refused, for another try.
+    """
+
+    calibration: CalibrationCache | None = None
 
 
 def printable(text: str) -> str:

@@ -6,10 +6,13 @@ import contextlib
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["remove_remains", "replace_atomically", "sha256_of"]
+from restorert.errors import InputError
+
+__all__ = ["check_output", "check_replaceable", "remove_remains", "replace_atomically", "sha256_of"]
 
 
 @contextlib.contextmanager
@@ -23,11 +26,7 @@ def replace_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: the folder does not exist or cannot be written, or ``path`` is a folder or device.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise OSError(f"{target} exists and is not a regular file")
-    temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}{target.suffix}")
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    target, temporary = _create_beside(path)
     try:
         mode = (target if target.exists() else temporary).stat().st_mode
         yield temporary
@@ -38,6 +37,56 @@ def replace_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_replaceable(path: str | os.PathLike[str]) -> None:
+    """Raise before the work what `replace_atomically` of ``path`` would raise after it.
+
+    Raises:
+        OSError: as `replace_atomically`.
+    """
+    _create_beside(path)[1].unlink()
+
+
+def check_output(path: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None) -> None:
+    """Refuse, before the work, a file that cannot be written or that the work reads.
+
+    Args:
+        path: the file to write.
+        inputs: files that are read; None and those that do not exist are passed over.
+
+    Raises:
+        InputError: the message says which and why.
+    """
+    target = Path(path)
+    reason: object = ""
+    try:
+        if target.is_dir():
+            reason = "Is a directory"
+        elif not target.parent.is_dir():
+            reason = "No such folder"
+        elif target.exists() and any(
+            target.samefile(source) for source in inputs if source and Path(source).exists()
+        ):
+            reason = "it is the input; name another file"
+        else:
+            check_replaceable(target)
+    except OSError as error:
+        reason = error.strerror or error
+    if reason:
+        raise InputError(f"cannot write {target}: {reason}")
+
+
+def _create_beside(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Where ``path`` leads to, and a new empty file beside it."""
+    target = Path(os.path.realpath(path))
+    with contextlib.suppress(FileNotFoundError):
+        # Not Path.exists, which some Pythons let pass over a name that is too long.
+        if not stat.S_ISREG(target.stat().st_mode):
+            raise OSError(f"{target} exists and is not a regular file")
+    temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}{target.suffix}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return target, temporary
 
 
 def _prefix(target: Path) -> str:

@@ -212,10 +212,10 @@ def test_an_explicit_path_is_always_built(
 
 
 def test_unwritable_paths(build: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=r"cannot write .*: no such folder"):
+    with pytest.raises(InputError, match=r"cannot write .*: No such folder"):
         build(path=tmp_path / "none/a.fake")
     (tmp_path / "a.fake.json").mkdir()
-    with pytest.raises(BuildError, match=r"cannot write .*a\.fake\.json"):
+    with pytest.raises(InputError, match=r"cannot write .*a\.fake\.json"):
         build(path=tmp_path / "a.fake")
 
 

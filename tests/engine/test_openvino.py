@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -81,6 +83,20 @@ def test_precision_hint(
     device = environment.Device("cpu", "abacus", capability)
     monkeypatch.setattr(environment, "cpu", lambda: device)
     assert compile_options(precision)["INFERENCE_PRECISION_HINT"] == hint
+
+
+def test_nothing_is_reported() -> None:
+    """Importing openvino sends an event to Intel where its telemetry is installed."""
+    code = (
+        "import sys, threading; from restorert.engine import openvino_build as b\n"
+        "assert b.load_module().convert_model\n"
+        "assert not any('openvino_telemetry' in name for name in sys.modules)\n"
+        "assert threading.active_count() == 1"
+    )
+    path = os.pathsep.join(filter(None, sys.path))
+    subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, check=True, timeout=60
+    )
 
 
 def test_missing_openvino(monkeypatch: pytest.MonkeyPatch) -> None:

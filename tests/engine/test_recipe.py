@@ -86,6 +86,12 @@ LIMITS = "[limits]\nint8 = 0.2\nfp16 = 0\n[profile]"
         ("[profile]", "[limits]\nint8 = -1\n[profile]", "limits.int8 must be dB >= 0"),
         ("[profile]", "[limits]\nint8 = nan\n[profile]", "limits.int8 must be dB >= 0"),
         ("[profile]", "[limits]\nint8 = true\n[profile]", "limits.int8 must be dB >= 0"),
+        (
+            "[profile]",
+            f"[limits]\nint8 = 1{'0' * 400}\n[profile]",
+            "limits.int8 must be dB >= 0",
+        ),
+        ('"hinet"', '"hinet-tinny"', "unknown network 'hinet-tinny'; did you mean hinet-tiny"),
         ("min = [1, 3, 16, 16]", "", "needs min, opt and max"),
         ("min = [1, 3, 16, 16]", "min = 3", "needs min, opt and max"),
         ("min = [1, 3, 16, 16]", 'min = "1x3x16x16"', "needs min, opt and max"),

@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import restorert as rr
-from restorert import cli
+from restorert import cli, runners
 from restorert.engine import ShapeProfile
 from restorert.engine.recipe import BuilderOptions
 from restorert.engine.sidecar import check_environment, read_sidecar, sidecar_path
 from restorert.errors import EngineMismatchError, RunnerUnavailableError
 from restorert.runners import OpenVINOBackend
+from restorert.weights import weights_hash
 
 pytest.importorskip("openvino")
 
@@ -156,7 +157,10 @@ def test_missing_files(engine: Path, tmp_path: Path) -> None:
     engine.unlink()
     _refused(engine, "cannot read .*: No such file")
     sidecar_path(engine).unlink()
+    _refused(engine, "tiny.openvino: no such file")
+    engine.touch()
     _refused(engine, "has no sidecar tiny.openvino.json")
+    engine.unlink()
     sidecar_path(engine).mkdir()
     _refused(engine, "cannot read .*: Is a directory")
 
@@ -257,8 +261,11 @@ def test_the_rebuild_command_is_understood(
     assert (parsed.onnx, parsed.output) == (tiny_onnx("fp32"), out)
     assert (parsed.precision, parsed.runner) == ("fp16", "openvino")
     assert cli._profile(parsed) == profile
-    assert parsed.workspace == options.workspace_mib
-    assert parsed.optimization_level == (None if options == BuilderOptions() else 5)
+    # OpenVINO has no such options, and the command line refuses them.
+    assert (parsed.workspace, parsed.optimization_level) == (None, None)
+    flags = cli._parser().parse_args(["build", *options.flags()])
+    assert flags.workspace == options.workspace_mib
+    assert flags.optimization_level == (None if options == BuilderOptions() else 5)
     assert parsed.compute_capability == []  # the machine that rebuilds has another GPU
     # The command does what it says.
     before = read_sidecar(out)
@@ -283,3 +290,24 @@ def test_the_rebuild_command_names_the_weights(
         else:
             parsed = cli._parser().parse_args(shlex.split(rebuild)[1:])
             assert (parsed.model, parsed.weights) == ("hinet", expected)
+            assert read_sidecar(path).weights_from == f"file {expected}"
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (rr.load_network("hinet-tiny"), (["--model=hinet-tiny"], "the package")),
+        # `restorert build --model` would take the package's.
+        (rr.create_network("hinet-tiny"), ([], "random")),
+        (rr.create_network("mprnet-derain"), (["--model=mprnet-derain"], "random")),
+        (rr.create_network("hinet-tiny", seed=1), ([], "")),
+        (Path("a.onnx"), (["--onnx=a.onnx"], "")),
+    ],
+)
+def test_where_the_weights_come_from(network: Any, expected: tuple[list[str], str]) -> None:
+    weights = "" if isinstance(network, Path) else weights_hash(network)
+    assert runners._origin(network, weights) == expected
+
+
+def test_weights_changed_in_memory_are_in_no_file() -> None:
+    assert runners._origin(rr.load_network("hinet-tiny"), "00") == ([], "")

@@ -15,11 +15,13 @@ import torch
 
 import restorert as rr
 from restorert.engine import ShapeProfile, environment, tensorrt_build
+from restorert.engine.plan import Kernel, Plan
 from restorert.engine.recipe import BuilderOptions
 from restorert.engine.sidecar import check_engine_file, read_sidecar
 from restorert.engine.tensorrt_build import build_tensorrt, load_module, version_tuple
 from restorert.errors import BuildError, EngineMismatchError, RunnerUnavailableError
 from restorert.runners import choose_backend
+from restorert.runners.tensorrt_runner import TensorRTBackend
 
 PROFILE = ShapeProfile((1, 3, 4, 4), (1, 3, 32, 32), (2, 3, 64, 64))
 ADA = BuilderOptions(compute_capabilities=("8.9",))
@@ -264,6 +266,36 @@ def test_plugins_replace_functions(
     assert bool(onnx.load_from_string(source).functions) == (override or not plugins)
     assert trt.parser.set_flag.called == (override and plugins)
     assert trt.get_plugin_registry.return_value.load_library.called == plugins
+
+
+@pytest.mark.parametrize(
+    ("precision", "cure"), [("int8", "with --runner openvino"), ("bf16", "another version of")]
+)
+def test_a_refused_build_leaves_the_old_engine(
+    fake: Callable[..., _FakeTensorRT],
+    tiny_onnx: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    cure: str,
+) -> None:
+    trt = fake("10.15.1")
+    trt.builder.build_serialized_network.return_value = b"another plan"
+    plan = Plan((Kernel("a", "convolution", 0, 0, (), "fp16"),))
+    monkeypatch.setattr(tensorrt_build, "read_plan", lambda lines: plan)
+    target = tmp_path / "a.engine"
+
+    def build(precision: str) -> dict[str, Any]:
+        return TensorRTBackend("tensorrt").build(
+            tiny_onnx("fp16"), target, PROFILE, BuilderOptions(), precision, None
+        )
+
+    with pytest.raises(BuildError, match=f"layers all run in fp16; build for fp16, or {cure}"):
+        build(precision)
+    assert target.read_bytes() == b"plan"
+    assert list(tmp_path.iterdir()) == [target]
+    assert build("fp16")["precisions"] == {"fp16": 1}
+    assert target.read_bytes() == b"another plan"
 
 
 def test_layer_information() -> None:

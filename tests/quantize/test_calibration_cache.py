@@ -55,6 +55,7 @@ def test_edited(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"format": 7}, "has format 7, this version reads 1"),
+        ({"format": True}, "has format True, this version reads 1"),
         ({"network": 3}, "network must be a string"),
         ({"method": "guess"}, "method must be one of minmax"),
         ({"patches": 1.5}, "patches must be a whole number"),
@@ -62,7 +63,8 @@ def test_edited(tmp_path: Path) -> None:
         ({"patches": True}, "patches must be a whole number"),
         ({"noise": "much"}, "noise must be a number"),
         ({"scales": []}, "scales must be a table"),
-        ({"scales": {"x": 0}}, r"scales.x must be a number in \(0, 65504\]"),
+        ({"scales": {"x": 0}}, r"scales.x must be a number in \(0, 515.5\]"),
+        ({"scales": {"x": 65504}}, "scales.x must be"),  # 127 of it are infinite in float16
         ({"scales": {"x": -1}}, "scales.x must be"),
         ({"scales": {"x": float("nan")}}, "scales.x must be"),
         ({"scales": {"x": 10**400}}, "scales.x must be"),
@@ -71,6 +73,8 @@ def test_edited(tmp_path: Path) -> None:
         ({"keep": {"x": 3}}, "keep.x must be a string"),
         ({"pictures": {"x": []}}, "pictures.x must be a string"),
         ({"corrections": {"x": "1 nan"}}, "corrections.x must be numbers"),
+        ({"corrections": {"x": "1e30 0"}}, "of magnitudes up to 65504"),
+        ({"corrections": {"x": "-1e6"}}, "of magnitudes up to 65504"),
         ({"corrections": {"x": "one"}}, "corrections.x must be numbers"),
         ({"surprise": 1}, "unknown key 'surprise'; expected network"),
     ],
@@ -83,6 +87,12 @@ def test_hostile_values(tmp_path: Path, change: dict[str, Any], message: str) ->
         read_calibration(path)
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
+
+
+def test_reasons_are_printable(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    dataclasses.replace(CACHE, keep={"last": "\x1b[31mred\n"}).write(path)
+    assert read_calibration(path).keep == {"last": "?[31mred?"}
 
 
 @pytest.mark.parametrize(

@@ -148,9 +148,10 @@ def test_keep_fp16_auto_keeps_the_fewest(
     assert report.quality is not None
     limit = report.quality.drop / 2
     path = tmp_path / "a.onnx"
-    with pytest.raises(QualityError, match=r"int8 is over its limit of .*: drop"):
+    with pytest.raises(QualityError, match=r"int8 is over its limit of .*: drop") as refused:
         rr.quantize_network(network, path, patches, calibration=report.calibration, limit=limit)
     assert not path.exists()
+    assert refused.value.calibration == report.calibration
     auto = rr.quantize_network(
         network,
         path,
@@ -174,6 +175,7 @@ def test_layers_kept_by_name(
     patches: Patches,
     report: quantization.QuantizationReport,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     name = report.int8_layers[3]
     kept = rr.quantize_network(
@@ -191,6 +193,10 @@ def test_layers_kept_by_name(
             calibration=report.calibration,
             keep_fp16=[f"{name}x"],
         )
+    # Before the pictures are looked at; and of no near name the first.
+    monkeypatch.setattr(quantization, "_calibrate", lambda *_: pytest.fail("calibrated"))
+    with pytest.raises(InputError, match=r"no layer '###'; it has \S+, \S+, \S+, ...: \d+ layers"):
+        rr.quantize_network(network, tmp_path / "a.onnx", patches, keep_fp16=["###"])
 
 
 def test_calibrations_of_others(
@@ -206,6 +212,11 @@ def test_calibrations_of_others(
         ({"scales": scales}, "has no scale of"),
         ({"corrections": {name: np.zeros(3)}}, f"corrects 3 channels of {name!r}"),
         ({"corrections": {"none": np.zeros(3)}}, "'none', which has none"),
+        ({"scales": own.scales | {"none": 0.1}}, "a scale of 'none', which no layer reads"),
+        (
+            {"corrections": {name: own.corrections[name] * 0 + 65504}},
+            f"corrects {name!r} to a bias that float16 cannot hold",
+        ),
     ):
         with pytest.raises(CalibrationError, match=message):
             rr.quantize_network(
@@ -213,6 +224,19 @@ def test_calibrations_of_others(
                 tmp_path / "a.onnx",
                 calibration=dataclasses.replace(own, **change),
             )
+
+
+def test_another_network_is_refused_before_the_export(
+    network: Network,
+    report: quantization.QuantizationReport,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(quantization, "_Model", lambda *_: pytest.fail("exported"))
+    for change in ({"network": "srn-color"}, {"weights_sha256": "00"}):
+        other = dataclasses.replace(report.calibration, **change)  # type: ignore[arg-type]
+        with pytest.raises(CalibrationError, match="calibrate again"):
+            rr.quantize_network(network, tmp_path / "a.onnx", calibration=other)
 
 
 def test_arguments(network: Network, patches: Patches, tmp_path: Path) -> None:
@@ -223,6 +247,8 @@ def test_arguments(network: Network, patches: Patches, tmp_path: Path) -> None:
         rr.quantize_network(network, path, patches, method="guess")
     with pytest.raises(InputError, match="No such folder"):
         rr.quantize_network(network, tmp_path / "none/a.onnx", patches)
+    with pytest.raises(InputError, match="limit must be dB >= 0"):
+        rr.quantize_network(network, path, patches, limit=float("nan"))
     with pytest.raises(InputError, match="no patches"):
         rr.calibrate(network, Patches((), None, {}))
     with pytest.raises(InputError, match="becomes int8 by calibration: restorert calibrate"):

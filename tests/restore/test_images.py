@@ -589,8 +589,13 @@ def test_suffixes_and_folders(tmp_path: Path) -> None:
         write_image(tmp_path / "missing" / "a.png", picture)
     write_image(tmp_path / "A.PNG", picture)
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(PictureError, match="not a regular file"):
-        write_image(tmp_path / "folder.png", picture)
+    for folder in ("folder.png", "."):
+        with pytest.raises(PictureError, match="is a folder; name the picture to write in it"):
+            write_image(tmp_path / folder, picture)
+    for name in (f"{'a' * 300}.png", "null\0byte.png"):
+        with pytest.raises(PictureError, match="cannot be written") as caught:
+            write_image(tmp_path / name, picture)
+        assert "\n" not in str(caught.value)
 
 
 def test_jpeg_and_transparency(tmp_path: Path) -> None:
@@ -660,6 +665,21 @@ def test_single_pixels_and_byte_orders(tmp_path: Path) -> None:
         array = np.array([[[1, 2, 200]]], dtype)
         write_image(path := tmp_path / f"a{suffix}", Picture(array))
         np.testing.assert_array_equal(read_image(path).pixels, array)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("shape", [(40, 56), (1, 7), (7, 1), (1, 1)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_planes_turned_into_pixels(
+    tmp_path: Path, suffix: str, shape: tuple[int, int], channels: int
+) -> None:
+    """[H, W, C] with the strides that a network's result has: unusual in axes of length 1."""
+    planes = np.arange(np.prod(shape) * channels, dtype=np.uint16).reshape(1, channels, *shape)
+    pixels = np.ascontiguousarray((planes * 97).transpose(0, 2, 3, 1))[0]
+    write_image(path := tmp_path / f"a{suffix}", Picture(pixels))
+    np.testing.assert_array_equal(read_image(path).pixels, pixels)
+    write_image(path, Picture(pixels, pixels[..., 0]))
+    np.testing.assert_array_equal(read_image(path).alpha, pixels[..., 0])
 
 
 def test_files_are_named_by_bytes_paths_too(tmp_path: Path) -> None:

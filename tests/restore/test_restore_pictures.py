@@ -14,6 +14,7 @@ from skimage import data
 from restorert.errors import InputError, PictureError, RestorertError
 from restorert.networks import create_network
 from restorert.restore import Picture, read_image, restore_image, restore_picture, write_image
+from restorert.runners import Engine, TorchRunner
 
 
 class HINetEngine:
@@ -180,8 +181,52 @@ def test_a_failure_leaves_no_trace(tmp_path: Path) -> None:
 
 def test_the_target_is_checked_before_the_work(tmp_path: Path) -> None:
     engine = HINetEngine()
-    write_image(source := tmp_path / "a.png", Picture(data.cat()[:32, :48]))
-    for target in (tmp_path / "b.gif", tmp_path / "missing" / "b.png"):
-        with pytest.raises(PictureError):
-            restore_image(source, target, engine)
+    pixels = data.cat()[:32, :48]
+    write_image(source := tmp_path / "a.png", Picture(pixels, pixels[..., 0]))
+    (folder := tmp_path / "folder.png").mkdir()
+    for name, message in (
+        ("b.gif", "the suffix '.gif' is none"),
+        ("missing/b.png", "does not exist; create it first"),
+        ("b.jpg", "JPEG holds no transparency"),
+        ("folder.png", "is a folder"),
+        ("a.png/b.png", "does not exist"),
+        (f"{'b' * 300}.png", "cannot be written"),
+        ("/proc/b.png", "cannot be written"),
+    ):
+        with pytest.raises(PictureError, match=message):
+            restore_image(source, tmp_path / name, engine)
+    # A source that is missing is told first: its user may have turned the two around.
+    with pytest.raises(PictureError, match="no such file"):
+        restore_image(tmp_path / "none.png", tmp_path / "b.gif", engine)
     assert engine.dtypes == []
+    assert sorted(tmp_path.iterdir()) == [source, folder]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bits_from_end_to_end(tmp_path: Path, channels: int) -> None:
+    pixels = data.cat()[:40, :56, :channels].astype(np.uint16) * 257
+    write_image(source := tmp_path / "a.png", Picture(pixels))
+    restore_image(source, target := tmp_path / "b.png", HINetEngine())
+    assert read_image(target).pixels.shape == pixels.shape
+
+
+@pytest.mark.parametrize("kind", ["8-bit colour", "8-bit grey", "16-bit colour", "tiles"])
+@pytest.mark.parametrize("falls_back", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_never_written(
+    tmp_path: Path, kind: str, falls_back: bool, value: float
+) -> None:
+    network = create_network("hinet", width=8, depth=2, hin_levels=(0, 1))
+    network.last.bias[0] = value
+    safer = Engine(TorchRunner(network, device="cpu"), network.spec)
+    fallback = (lambda: safer) if falls_back else None
+    engine = Engine(TorchRunner(network, device="cpu"), network.spec, fallback=fallback)
+    pixels = data.cat()[:32, :48, : 1 if "grey" in kind else 3]
+    if "16-bit" in kind:
+        pixels = pixels.astype(np.uint16) * 257
+    write_image(path := tmp_path / "a.png", Picture(pixels))
+    before = path.read_bytes()
+    with pytest.raises(RestorertError, match=r"^hinet returned values that are not finite; "):
+        restore_image(path, path, engine, tile=16 if kind == "tiles" else None)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

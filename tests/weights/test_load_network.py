@@ -191,6 +191,16 @@ def test_changed_state_dicts_load_or_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 1e300])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: float) -> None:
+    states = {name: tensor.double() for name, tensor in small().state_dict().items()}
+    names = list(states)
+    for name in names[3:5]:
+        states[name].view(-1)[-1] = value  # 1e300 is too large for float32
+    torch.save(states, path := tmp_path / "net.pth")
+    assert f"{names[3]} holds values that are not finite" in refusal(path)
+
+
 def test_names_from_the_file_stay_on_one_line(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     torch.save({"\n\x1b[2J": torch.zeros(1)}, path)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,12 +29,29 @@ def load_module() -> ModuleType:
         RunnerUnavailableError: not installed.
     """
     try:
-        import openvino
+        with _no_telemetry():
+            import openvino
     except ImportError as error:
         raise RunnerUnavailableError(
             f"openvino is not usable ({error}); install it with: pip install openvino"
         ) from None
     return openvino
+
+
+@contextlib.contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Hide the package that reports each import of openvino to Intel.
+
+    Without it openvino takes its own stub. The user's choice (`opt_in_out`) is left as it is.
+    """
+    name = "openvino_telemetry"
+    before = {key: sys.modules[key] for key in (name,) if key in sys.modules}
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        sys.modules.update(before)
 
 
 @functools.cache
@@ -40,21 +60,25 @@ def core() -> Any:
     return load_module().Core()
 
 
-def compile_options(precision: str) -> dict[str, Any]:
-    """Compile for low latency at the precision the CPU has for the asked one.
+def arithmetic(precision: str) -> str:
+    """What this CPU computes in where ``precision`` is asked for: fp32, fp16 or bf16.
 
     A CPU has no fp16 convolutions (but for AMX-FP16): both half precisions, and what an int8 file
     leaves in one, run as bf16 where the CPU has bf16 arithmetic, and as fp32 elsewhere.
     """
-    half = "fp32"
+    if precision == "fp32":
+        return "fp32"
     if "amx_fp16" in environment.cpu().capability and precision == "fp16":
-        half = "fp16"
-    elif environment.cpu_has_bf16():
-        half = "bf16"
-    ran = "fp32" if precision == "fp32" else half
+        return "fp16"
+    return "bf16" if environment.cpu_has_bf16() else "fp32"
+
+
+def compile_options(precision: str) -> dict[str, Any]:
+    """Compile for low latency at the precision the CPU has for the asked one, see `arithmetic`."""
+    hints = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
     return {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}[ran],
+        "INFERENCE_PRECISION_HINT": hints[arithmetic(precision)],
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import sys
 from dataclasses import dataclass, field
@@ -11,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from restorert.engine.profile import ShapeProfile
-from restorert.errors import InputError, RecipeError
+from restorert.errors import InputError, RecipeError, UnknownNetworkError
 from restorert.export.onnx_export import ENGINE_PRECISIONS, check_engine_precision
+from restorert.networks import network_spec
+from restorert.quantize.quality import check_limit
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,7 +21,15 @@ else:
     import tomli as tomllib
 
 
-_LARGEST_WORKSPACE = 2**24  # MiB; no GPU has as much, and TensorRT counts bytes in 64 bits
+# No GPU has as many MiB, and TensorRT counts bytes in 64 bits.
+_RANGES = {"optimization_level": (0, 5), "workspace_mib": (1, 2**24)}
+
+
+def check_builder_option(name: str, value: int | None, called: str) -> None:
+    """Raise InputError, naming it as it was ``called``, where an option is out of its range."""
+    low, high = _RANGES[name]
+    if value is not None and not low <= value <= high:
+        raise InputError(f"{called} is out of range; expected {low} to {high}")
 
 
 @dataclass(frozen=True)
@@ -40,10 +49,8 @@ class BuilderOptions:
     compute_capabilities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.optimization_level <= 5:
-            raise InputError("optimization_level is out of range; expected 0 to 5")
-        if self.workspace_mib is not None and not 1 <= self.workspace_mib <= _LARGEST_WORKSPACE:
-            raise InputError(f"workspace_mib is out of range; expected 1 to {_LARGEST_WORKSPACE}")
+        for name in _RANGES:
+            check_builder_option(name, getattr(self, name), name)
 
     def flags(self) -> list[str]:
         """The same options as flags of `restorert build`; none for what is left at its default.
@@ -130,24 +137,22 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     limits = raw.get("limits", {})
     if not isinstance(limits, dict):
         raise RecipeError(f"{name}: limits must be a table")
-    for key, value in limits.items():
+    for key in limits:
         if key not in ENGINE_PRECISIONS:
             raise RecipeError(
                 f"{name}: unknown key {'limits.' + key!r}; expected {', '.join(ENGINE_PRECISIONS)}"
             )
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 <= value < math.inf:
-            raise RecipeError(f"{name}: limits.{key} must be dB >= 0")
     if "compute_capabilities" in builder:
         builder["compute_capabilities"] = tuple(builder["compute_capabilities"])
     try:
+        network_spec(raw["network"])
         check_engine_precision(raw["precision"])
         return Recipe(
             raw["network"],
             raw["precision"],
             ShapeProfile.from_json(raw["profile"]),
             BuilderOptions(**builder),
-            {key: float(value) for key, value in limits.items()},
+            {key: check_limit(value, f"limits.{key}") for key, value in limits.items()},
         )
-    except InputError as error:
+    except (InputError, UnknownNetworkError) as error:
         raise RecipeError(f"{name}: {error}") from None

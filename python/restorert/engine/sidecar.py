@@ -39,6 +39,8 @@ class Sidecar:
         layers: of the network given to TensorRT, their count by output type.
         precisions: how many of the engine's convolutions and matrix products run in each precision,
             told by the finished engine; empty where the builder tells of none.
+        weights_from: "random", "file PATH" or "the package"; empty where they came in an ONNX file
+            or were changed in memory.
         plan: kernels of the engine by kind, as [count, bytes read and written]; bytes are None for
             an engine of several shapes. Empty where the builder tells of none.
     """
@@ -63,6 +65,7 @@ class Sidecar:
     layers: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     precisions: dict[str, Any] = field(default_factory=dict)
+    weights_from: str = ""
     format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -102,6 +105,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "layers": dict,
     "plan": dict,
     "precisions": dict,
+    "weights_from": str,
     "format": int,
 }
 
@@ -118,9 +122,12 @@ def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise EngineMismatchError(
-            f"{os.fspath(engine)} has no sidecar {path.name}; {cure}"
-        ) from None
+        name = os.fspath(engine)
+        if Path(engine).is_dir():
+            raise EngineMismatchError(f"{name} is a folder; name the engine file in it") from None
+        if not Path(engine).exists():
+            raise EngineMismatchError(f"{name}: no such file; {cure}") from None
+        raise EngineMismatchError(f"{name} has no sidecar {path.name}; {cure}") from None
     except OSError as error:
         raise EngineMismatchError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError):

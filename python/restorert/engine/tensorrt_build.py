@@ -146,6 +146,7 @@ def build_tensorrt(
     options: BuilderOptions,
     *,
     module: str,
+    precision: str | None = None,
     progress: Progress | None = None,
     messages: Messages | None = None,
 ) -> dict[str, Any]:
@@ -157,6 +158,7 @@ def build_tensorrt(
         profile: shapes to accept.
         options: see `BuilderOptions`.
         module: "tensorrt" or "tensorrt_rtx".
+        precision: refuse an engine none of whose layers run in it; None refuses none.
         messages: collects the builder's log; pass a verbose one to keep all of it.
 
     Returns:
@@ -165,7 +167,8 @@ def build_tensorrt(
         ``plan`` (a `restorert.engine.plan.Plan`; None where the log tells of none).
 
     Raises:
-        BuildError: the parser or the builder refused; its last error in one line.
+        BuildError: the parser or the builder refused (its last error in one line), or nothing runs
+            in ``precision``; what stood at ``target`` is untouched.
         RunnerUnavailableError: the module is not usable.
     """
     trt = load_module(module)
@@ -217,6 +220,16 @@ def build_tensorrt(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise BuildError(f"{module} could not build: {messages.last_error('no reason given')}")
+    kernels = read_plan(messages.lines)
+    # A strongly typed network runs in the types of its ONNX file, and its plan must show it.
+    precisions = kernels.precisions() if kernels else {}
+    if precision is not None and precisions and precision not in precisions:
+        ran = ", ".join(sorted(precisions))
+        other = "with --runner openvino" if precision == "int8" else f"another version of {module}"
+        raise BuildError(
+            f"{module} built an engine of {precision} whose layers all run in {ran}; "
+            f"build for {ran}, or {other}"
+        )
     try:
         with replace_atomically(target) as temporary, open(temporary, "wb") as stream:
             stream.write(plan)
@@ -226,7 +239,7 @@ def build_tensorrt(
         "targets": targets,
         "plugins": plugins,
         "layers": types,
-        "plan": read_plan(messages.lines),
+        "plan": kernels,
     }
 
 

@@ -18,7 +18,7 @@ import torch
 from restorert import ops
 from restorert.errors import InputError, RunnerUnavailableError
 from restorert.export.repeated_blocks import blocks_replaced, put_blocks_back
-from restorert.files import replace_atomically
+from restorert.files import check_output, replace_atomically
 from restorert.networks import NetworkSpec, RestorationNetwork
 
 if TYPE_CHECKING:
@@ -115,9 +115,7 @@ def export_onnx(
     check_shape(spec, shape)
     check_precision(precision)
     target = Path(path)
-    if target.is_dir() or not target.parent.is_dir():  # tracing takes a while
-        reason = "Is a directory" if target.is_dir() else "No such folder"
-        raise InputError(f"cannot write {target}: {reason}")
+    check_output(target, network.checkpoint.path if network.checkpoint else None)
     if deploy:
         network = network.deploy(runner)
     network = cast_network(network, precision)
@@ -390,11 +388,15 @@ def _load(path: str | os.PathLike[str]) -> onnx.ModelProto:
 
     try:
         # The format is stated: by default it would follow from the suffix.
-        return onnx.load(os.fspath(path), format="protobuf", load_external_data=False)
+        model = onnx.load(os.fspath(path), format="protobuf", load_external_data=False)
     except OSError as error:
         raise InputError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from None
     except DecodeError:
         raise InputError(f"{os.fspath(path)} is not an ONNX file") from None
+    if not model.HasField("graph"):  # no byte at all is a message, too
+        empty = "is empty" if Path(path).stat().st_size == 0 else "is not an ONNX file"
+        raise InputError(f"{os.fspath(path)} {empty}; export it with: restorert export")
+    return model
 
 
 def inline_functions(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:

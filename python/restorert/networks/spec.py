@@ -22,6 +22,11 @@ class CheckpointSource(Protocol):
     @property
     def path(self) -> Path: ...
 
+    @property
+    def sha256(self) -> str:
+        """`restorert.weights.weights_hash` of the network as it was read."""
+        ...
+
 
 @dataclass(frozen=True)
 class NetworkConfig:

@@ -89,7 +89,7 @@ def read_calibration(path: str | os.PathLike[str]) -> CalibrationCache:
         ) from None
     except (ValueError, RecursionError):
         raise CalibrationError(f"{name} is not valid JSON; calibrate again") from None
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+    if not isinstance(raw, dict) or type(raw.get("format")) is not int or raw["format"] != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
         raise CalibrationError(
             f"{name} has format {printable(repr(found)[:40])}, this version reads {FORMAT}; "
@@ -123,17 +123,18 @@ def read_calibration(path: str | os.PathLike[str]) -> CalibrationCache:
                 raise refuse(f"{key}.{item}", "a string")
     scales = raw.get("scales", {})
     for item, value in scales.items():
-        if not _is_number(value) or not 0 < value <= _LARGEST:
-            raise refuse(f"scales.{item}", f"a number in (0, {_LARGEST:g}]")
+        if not _is_number(value) or not 0 < value <= LARGEST_SCALE:
+            raise refuse(f"scales.{item}", f"a number in (0, {LARGEST_SCALE:g}]")
     corrections = {}
     for item, text in raw.get("corrections", {}).items():
         try:
-            channels = np.array([float(v) for v in text.split()], np.float32)
+            channels = np.array([float(v) for v in text.split()])
         except ValueError:
-            channels = np.array([np.nan], np.float32)
-        if not np.isfinite(channels).all():
-            raise refuse(f"corrections.{item}", "numbers between spaces")
-        corrections[item] = channels
+            channels = np.array([np.nan])
+        if not (np.abs(channels) <= LARGEST).all():
+            expected = f"numbers between spaces, of magnitudes up to {LARGEST:g}"
+            raise refuse(f"corrections.{item}", expected)
+        corrections[item] = channels.astype(np.float32)
     return CalibrationCache(
         network=printable(raw["network"]),
         weights_sha256=printable(raw["weights_sha256"]),
@@ -142,12 +143,13 @@ def read_calibration(path: str | os.PathLike[str]) -> CalibrationCache:
         pictures=raw.get("pictures", {}),
         scales={item: float(value) for item, value in scales.items()},
         noise=float(raw.get("noise", 0.0)),
-        keep=raw.get("keep", {}),
+        keep={item: printable(reason) for item, reason in raw.get("keep", {}).items()},
         corrections=corrections,
     )
 
 
-_LARGEST = 65504.0  # float16's
+LARGEST = 65504.0  # float16's
+LARGEST_SCALE = 515.5  # the largest of float16 whose 127 steps are within LARGEST
 
 
 def _is_number(value: object) -> bool:

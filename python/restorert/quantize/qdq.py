@@ -185,7 +185,8 @@ def representable(scales: NDArray[Any]) -> NDArray[np.float32]:
     if not np.isfinite(wanted).all() or (wanted < 0).any() or (wanted > 65504).any():
         raise InputError("a quantisation scale is not a number in [0, 65504]")
     half = wanted.astype(np.float16)
-    half = np.where(half < wanted, np.nextafter(half, np.float16(np.inf)), half)
+    # Only where it is asked for: what follows the largest float16 is infinity, and a warning.
+    np.nextafter(half, np.float16(np.inf), out=half, where=half < wanted)
     return np.maximum(half, np.finfo(np.float16).smallest_subnormal).astype(np.float32)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -150,6 +151,19 @@ def ssim(a: NDArray[Any], b: NDArray[Any]) -> float:
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
     structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
     return float((luminance * structure).mean())
+
+
+def check_limit(limit: object, name: str = "limit") -> float:
+    """``limit`` in dB, as `check_quality` takes it.
+
+    Raises:
+        InputError: it is no finite number >= 0; the message calls it ``name``.
+    """
+    number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+    # An integer may be larger than any float.
+    if not number or not 0 <= limit <= sys.float_info.max:  # type: ignore[operator]
+        raise InputError(f"{name} must be dB >= 0")
+    return float(limit)  # type: ignore[arg-type]
 
 
 def check_quality(quality: Quality, precision: str, limit: float | None = None) -> None:

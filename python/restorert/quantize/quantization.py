@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from restorert.errors import CalibrationError, InputError
+from restorert.errors import CalibrationError, InputError, QualityError
 from restorert.export import export_onnx
 from restorert.export.onnx_export import METADATA_KEY, cast_network
-from restorert.files import replace_atomically
+from restorert.files import check_output, replace_atomically
 from restorert.networks import RestorationNetwork
 from restorert.quantize.bias_correction import correct_biases
-from restorert.quantize.cache import CalibrationCache
+from restorert.quantize.cache import LARGEST, CalibrationCache
 from restorert.quantize.calibration import (
     PERCENTILE,
     Histogram,
@@ -38,6 +38,7 @@ from restorert.quantize.quality import (
     DROP_LIMITS,
     TYPICAL_PSNR,
     Quality,
+    check_limit,
     check_quality,
     measure_quality,
 )
@@ -104,6 +105,15 @@ class _Model:
         self.default_kept = {
             layer.name: reason for layer in self.layers if (reason := layer.reason_to_keep())
         }
+
+    def bias_of(self, layer: Layer) -> NDArray[np.float64]:
+        """Of a layer that has none: zeros."""
+        from onnx import numpy_helper
+
+        for tensor in self.half.graph.initializer:
+            if tensor.name == layer.bias:
+                return numpy_helper.to_array(tensor).astype(np.float64)
+        return np.zeros(layer.out_channels)
 
     def chosen(self, kept: Collection[str]) -> list[Layer]:
         """The layers that are not ``kept``."""
@@ -234,33 +244,33 @@ def quantize_network(
     Raises:
         CalibrationError: ``calibration`` is of another network or other weights.
         InputError: neither patches nor a calibration, an unknown layer, an unwritable path.
-        QualityError: the drop is over the limit; nothing was written.
+        QualityError: the drop is over the limit; nothing was written, and the error holds the
+            calibration.
         RunnerUnavailableError: onnxruntime, onnx or onnxscript is missing.
     """
     target = Path(path)
-    if target.is_dir() or not target.parent.is_dir():
-        reason = "Is a directory" if target.is_dir() else "No such folder"
-        raise InputError(f"cannot write {target}: {reason}")
+    check_output(target, network.checkpoint.path if network.checkpoint else None)
     if patches is None and calibration is None:
         raise InputError("INT8 needs pictures to calibrate on, or an earlier calibration")
     if patches is None and (keep_fp16 == "auto" or sensitivity):
         raise InputError("ranking layers by their harm needs pictures")
     Histogram().range(method, percentile)
+    if limit is not None:
+        check_limit(limit)
+    if calibration is not None:
+        _check_owner(calibration, network)
     model = _Model(network, runner, deploy, progress)
+    named = () if keep_fp16 == "auto" else keep_fp16
+    _check_layers((*named, *(calibration.keep if calibration else ())), model, network)
     if calibration is None:
         assert patches is not None
         calibration = _calibrate(
             model, network, patches, method, percentile, bias_correction, progress, state
         )
     else:
-        _check_calibration(calibration, model, network)
-    named = () if keep_fp16 == "auto" else keep_fp16
+        _check_calibration(calibration, model)
     kept = {**model.default_kept, **calibration.keep}
-    names = [layer.name for layer in model.layers]
-    for name in (*named, *calibration.keep):
-        if name not in names:
-            near = ", ".join(difflib.get_close_matches(name, names, 3)) or f"{names[0]}, ..."
-            raise InputError(f"{network.spec.name} has no layer {name!r}; it has {near}")
+    for name in named:
         kept.setdefault(name, "asked for")
     ranking: Sensitivity = {}
     if patches is not None and (sensitivity or keep_fp16 == "auto"):
@@ -289,11 +299,15 @@ def quantize_network(
     if patches is not None:
         if progress:
             progress("measuring the quality", 0.0)
-        quality = _quality(quantized, network, patches)
-        if progress:
-            progress("measuring the quality", 1.0)
-        if gate:
-            check_quality(quality, "int8", limit)
+        try:
+            quality = _quality(quantized, network, patches)
+            if progress:
+                progress("measuring the quality", 1.0)
+            if gate:
+                check_quality(quality, "int8", limit)
+        except QualityError as error:
+            error.calibration = calibration
+            raise
     _write(quantized, target)
     return QuantizationReport(
         path=target,
@@ -306,28 +320,55 @@ def quantize_network(
     )
 
 
-def _check_calibration(
-    calibration: CalibrationCache, model: _Model, network: RestorationNetwork
-) -> None:
-    cure = "calibrate again with: restorert calibrate"
+_CURE = "calibrate again with: restorert calibrate"
+
+
+def _check_owner(calibration: CalibrationCache, network: RestorationNetwork) -> None:
+    """What can be told before the network is exported."""
     if calibration.network != network.spec.name:
         raise CalibrationError(
-            f"the calibration is of {calibration.network}, not of {network.spec.name}; {cure}"
+            f"the calibration is of {calibration.network}, not of {network.spec.name}; {_CURE}"
         )
     if calibration.weights_sha256 != weights_hash(network):
-        raise CalibrationError(f"the calibration is of other weights; {cure}")
+        raise CalibrationError(f"the calibration is of other weights; {_CURE}")
+
+
+def _check_layers(asked: Collection[str], model: _Model, network: RestorationNetwork) -> None:
+    """Refuse names of no layer."""
+    names = [layer.name for layer in model.layers]
+    for name in asked:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 3)
+            known = ", ".join(near or names[:3])
+            more = "" if near else f", ...: {len(names)} layers"
+            raise InputError(f"{network.spec.name} has no layer {name!r}; it has {known}{more}")
+
+
+def _check_calibration(calibration: CalibrationCache, model: _Model) -> None:
+    read = {layer.source for layer in model.layers}
+    for name in calibration.scales:
+        if name not in read:
+            raise CalibrationError(
+                f"the calibration has a scale of {name!r}, which no layer reads; {_CURE}"
+            )
     for layer in model.chosen({**model.default_kept, **calibration.keep}):
         if layer.source not in calibration.scales:
             raise CalibrationError(
                 f"the calibration has no scale of {layer.source!r}, "
-                f"which {layer.name} reads; {cure}"
+                f"which {layer.name} reads; {_CURE}"
             )
-    sizes = {layer.name: layer.out_channels for layer in model.layers}
+    layers = {layer.name: layer for layer in model.layers}
     for name, channels in calibration.corrections.items():
-        if sizes.get(name) != channels.size:
+        size = layers[name].out_channels if name in layers else None
+        if size != channels.size:
             raise CalibrationError(
                 f"the calibration corrects {channels.size} channels of {name!r}, "
-                f"which has {sizes.get(name, 'none')}; {cure}"
+                f"which has {size or 'none'}; {_CURE}"
+            )
+        bias = model.bias_of(layers[name])
+        if not (np.abs(bias + channels) <= LARGEST).all():
+            raise CalibrationError(
+                f"the calibration corrects {name!r} to a bias that float16 cannot hold; {_CURE}"
             )
 
 

@@ -7,6 +7,7 @@ back without an error) and pypng (pure Python: seconds a megapixel).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -31,7 +32,7 @@ from PIL import (
 )
 
 from restorert.errors import PictureError
-from restorert.files import replace_atomically
+from restorert.files import check_replaceable, replace_atomically
 
 MAX_PIXELS = 2**28
 """Width times height that `read_image` takes unless told otherwise: more than any camera's."""
@@ -44,6 +45,8 @@ FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
+
+_LONGEST_SIDE = {"JPEG": 65500, "WebP": 16383}  # of libjpeg and libwebp, in pixels
 
 _ORIENTATION = 0x0112
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
@@ -172,12 +175,7 @@ def write_image(path: str | os.PathLike[str], picture: Picture, *, quality: int 
             that JPEG cannot hold; a picture larger than the format allows.
     """
     path = Path(path)
-    target = target_format(path)
-    alpha = picture.alpha
-    if target == "JPEG" and alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
-        raise PictureError(
-            f"{path}: JPEG holds no transparency; write .png, .webp or .tif, or flatten the picture"
-        )
+    target = check_target(path, picture)
     try:
         if target == "TIFF":
             data = _encode_tiff(picture)
@@ -188,11 +186,7 @@ def write_image(path: str | os.PathLike[str], picture: Picture, *, quality: int 
     except MemoryError:
         raise PictureError(f"{path}: not enough memory to write this picture") from None
     except Exception as error:  # encoders raise anything past their formats' limits
-        height, width = picture.pixels.shape[:2]
-        raise PictureError(
-            f"{path}: {target} cannot hold this picture of {width}x{height} ({_one_line(error)}); "
-            "write .png or .tif"
-        ) from None
+        raise _too_much(path, target, picture, _one_line(error)) from None
     try:
         with replace_atomically(path) as temporary:
             temporary.write_bytes(data)
@@ -200,22 +194,46 @@ def write_image(path: str | os.PathLike[str], picture: Picture, *, quality: int 
         raise PictureError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
-def target_format(path: str | os.PathLike[str]) -> str:
+def check_target(path: str | os.PathLike[str], picture: Picture) -> str:
     """The format `write_image` would write to ``path``: "PNG", "JPEG", "WebP" or "TIFF".
 
+    For before the work that makes the pixels: ``picture`` may hold others; nothing is left behind.
+
     Raises:
-        PictureError: an unknown suffix, or a folder that does not exist.
+        PictureError: what `write_image` would raise, as far as it is known before.
     """
     path = Path(path)
+    with contextlib.suppress(OSError):  # a name that is too long is told below
+        if path.is_dir():
+            raise PictureError(f"{path} is a folder; name the picture to write in it")
     target = FORMATS.get(path.suffix.lower())
     if target is None:
+        suffix = f"the suffix {path.suffix!r} is none" if path.suffix else "it lacks one of those"
+        raise PictureError(f"{path}: {suffix} that pictures are written as: {', '.join(FORMATS)}")
+    alpha = picture.alpha
+    if target == "JPEG" and alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
         raise PictureError(
-            f"{path}: the suffix {path.suffix!r} is none that pictures are written as: "
-            f"{', '.join(FORMATS)}"
+            f"{path}: JPEG holds no transparency; write .png, .webp or .tif, or flatten the picture"
         )
-    if not path.parent.is_dir():
-        raise PictureError(f"{path}: the folder {path.parent} does not exist; create it first")
+    longest = _LONGEST_SIDE.get(target)
+    if longest is not None and max(picture.pixels.shape) > longest:
+        raise _too_much(path, target, picture, f"its sides are {longest} pixels at most")
+    try:
+        if not path.parent.is_dir():
+            raise PictureError(f"{path}: the folder {path.parent} does not exist; create it first")
+        check_replaceable(path)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or _one_line(error)
+        raise PictureError(f"{path}: cannot be written ({reason})") from None
     return target
+
+
+def _too_much(path: Path, target: str, picture: Picture, reason: str) -> PictureError:
+    height, width = picture.pixels.shape[:2]
+    return PictureError(
+        f"{path}: {target} cannot hold this picture of {width}x{height} ({reason}); write .png or "
+        ".tif"
+    )
 
 
 def _one_line(error: BaseException) -> str:
@@ -529,7 +547,9 @@ def _encode_with_pillow(picture: Picture, target: str, quality: int) -> bytes:
 
 def _encode_png16(picture: Picture) -> bytes:
     """A PNG by libpng, with the chunks of the metadata (PNG specification, 11.3) put in."""
-    data = bytes(imagecodecs.png_encode(_samples(picture)))
+    samples = _samples(picture)
+    # Axes of length 1 may have any strides in numpy, but not in imagecodecs.
+    data = bytes(imagecodecs.png_encode(samples.ravel().reshape(samples.shape)))
     chunks = []
     if picture.icc_profile is not None:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(picture.icc_profile)))

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from restorert.restore.images import MAX_PIXELS, Picture, read_image, target_format, write_image
+from restorert.restore.images import MAX_PIXELS, Picture, check_target, read_image, write_image
 from restorert.restore.pixels import Engine, from_unit_range, run_engine, to_unit_range
 from restorert.restore.tiles import restore_tiled, tile_grid
 
@@ -70,6 +70,6 @@ def restore_image(
     """Restore a picture file into another, or into itself: see `read_image`, `restore_picture` and
     `write_image` for the arguments and errors. ``target`` is checked before the work begins.
     """
-    target_format(target)
     picture = read_image(source, max_pixels=max_pixels)
+    check_target(target, picture)
     write_image(target, restore_picture(picture, engine, tile=tile), quality=quality)

@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from restorert.errors import InputError, RestorertError
 from restorert.networks.spec import NetworkSpec, Rounding
+from restorert.runners.engine import not_finite
 
 
 class Engine(Protocol):
@@ -47,9 +48,7 @@ def run_engine(engine: Engine, frames: NDArray[Any]) -> NDArray[Any]:
             f"{list(frames.shape)} of {frames.dtype}"
         )
     if restored.dtype == np.float32 and not np.isfinite(restored).all():
-        raise RestorertError(
-            f"{spec.name} returned values that are not finite; build its engine in fp32 or bf16"
-        )
+        raise not_finite(spec)
     return restored
 
 

@@ -34,7 +34,7 @@ from restorert.errors import (
 )
 from restorert.export import export_onnx, read_metadata
 from restorert.export.onnx_export import CALIBRATE, check_engine_precision, check_shape
-from restorert.files import replace_atomically, sha256_of
+from restorert.files import check_output, replace_atomically, sha256_of
 from restorert.networks import (
     NetworkConfig,
     NetworkSpec,
@@ -49,7 +49,7 @@ from restorert.runners.engine import Engine
 from restorert.runners.openvino_runner import OpenVINOBackend
 from restorert.runners.tensorrt_runner import TensorRTBackend
 from restorert.runners.torch_runner import TorchRunner
-from restorert.weights import weights_hash
+from restorert.weights import shipped_weights, weights_hash
 
 __all__ = [
     "BACKENDS",
@@ -164,17 +164,28 @@ def _cached_onnx(
     return cache.get_or_build(path, whole, export)
 
 
-def _origin(network: RestorationNetwork | Path, weights: str) -> list[str]:
-    """The flags of `restorert build` that name this network; empty where none can."""
+def _origin(network: RestorationNetwork | Path, weights: str) -> tuple[list[str], str]:
+    """The flags of `restorert build` that name this network, and `Sidecar.weights_from`.
+
+    No flags where none can.
+    """
     if isinstance(network, Path):
-        return [f"--onnx={network}"]
+        return [f"--onnx={network}"], ""
     spec = network.spec
+    shipped = shipped_weights().get(spec.name)
+    model = f"--model={spec.name}"
     if network.checkpoint:
-        return [f"--model={spec.name}", f"--weights={network.checkpoint.path}"]
+        path = network.checkpoint.path
+        if network.checkpoint.sha256 != weights:  # trained on since it was loaded
+            return [], ""
+        if path == shipped:
+            return [model], "the package"
+        return [model, f"--weights={path}"], f"file {path}"
     registered = spec.name in list_networks() and spec == network_spec(spec.name)
     if registered and weights_hash(create_network(spec.name)) == weights:
-        return [f"--model={spec.name}"]
-    return []
+        # To the command line a name means the shipped weights where there are any.
+        return [] if shipped else [model], "random"
+    return [], ""
 
 
 def _rebuild_command(
@@ -189,7 +200,8 @@ def _rebuild_command(
         return ""
     parts = ["restorert", "build", *origin, f"--precision={precision}", f"--runner={backend.name}"]
     parts += profile.trtexec_flags().split()
-    parts += options.flags()
+    if backend.name != "openvino":  # it has no such options
+        parts += options.flags()
     if target is not None:
         parts.append(f"--output={target}")
     return shlex.join(parts)
@@ -240,8 +252,13 @@ def build_engine_file(
     if shape is not None and profile is not None:
         raise InputError("give a shape or a profile, not both")
     backend = choose_backend(runner, to_run=to_run)
-    if path is not None and not Path(path).parent.is_dir():  # exporting takes a while
-        raise BuildError(f"cannot write {os.fspath(path)}: no such folder")
+    if isinstance(network, RestorationNetwork):
+        source = network.checkpoint.path if network.checkpoint else None
+    else:
+        source = Path(network)
+    if path is not None:
+        check_output(path, source)
+        check_output(sidecar_path(path), source)
     cache = cache or EngineCache()
     options = options or BuilderOptions()
     if isinstance(network, RestorationNetwork):
@@ -297,7 +314,8 @@ def build_engine_file(
     def build(out: Path) -> None:
         started = time.perf_counter()
         built = backend.build(onnx_path, out, profile, options, precision, progress)
-        origin = _origin(network if isinstance(network, RestorationNetwork) else onnx_path, weights)
+        made_from = network if isinstance(network, RestorationNetwork) else onnx_path
+        origin, weights_from = _origin(made_from, weights)
         sidecar = Sidecar(
             network=metadata,
             precision=precision,
@@ -325,6 +343,7 @@ def build_engine_file(
             build_seconds=round(time.perf_counter() - started, 3),
             layers=built.get("layers", {}),
             precisions=built.get("precisions", {}),
+            weights_from=weights_from,
             plan={k: list(v) for k, v in built["plan"].by_kind().items()}
             if built.get("plan")
             else {},

@@ -73,6 +73,10 @@ class Backend(Protocol):
         """The precision of the ONNX file that an engine of ``precision`` is built from."""
         ...
 
+    def arithmetic(self, precision: str) -> str:
+        """What fp32, fp16 or bf16 is computed in on this machine's device."""
+        ...
+
     def build(
         self,
         onnx_path: str | os.PathLike[str],

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from restorert.engine.profile import ShapeProfile, format_shape
 from restorert.engine.sidecar import Sidecar
-from restorert.errors import DeviceMemoryError, InputError
+from restorert.errors import DeviceMemoryError, InputError, RestorertError
 from restorert.networks.spec import NetworkSpec
 from restorert.runners.base import Runner
 from restorert.runners.padding import pad, padded_size
@@ -79,6 +79,7 @@ class Engine:
         Raises:
             InputError: wrong dimensions, channels or dtype; larger than the engine's profile.
             DeviceMemoryError: not enough memory.
+            RestorertError: values that are not finite, for uint8, which cannot hold them.
         """
         tensor, restore_kind = _to_tensor(frames)
         single = tensor.ndim == 3
@@ -90,6 +91,9 @@ class Engine:
         self._check(batch, channels_axis=3)
         picture = batch.permute(0, 3, 1, 2).to(self.runner.torch_device)
         restored = self._run(picture.to(torch.float32).div_(255.0))
+        # Rounded, NaN would be black and infinity white.
+        if restored.numel() and not all(e.isfinite() for e in torch.aminmax(restored)):
+            raise not_finite(self.spec)
         levels = restored.clamp_(0.0, 1.0).mul_(255.0)
         if self.spec.rounding == "nearest":
             levels.round_()
@@ -194,6 +198,14 @@ def broken_frames(x: Tensor, restored: Tensor) -> Tensor:
     given_least, given_most = torch.aminmax(x.flatten(1), dim=1)
     constant = (least == most) & (given_least != given_most)
     return ~torch.isfinite(most - least) | constant
+
+
+def not_finite(spec: NetworkSpec) -> RestorertError:
+    """What is said of a network that returned NaN or infinity."""
+    return RestorertError(
+        f"{spec.name} returned values that are not finite; build its engine in fp32 or bf16, or, "
+        "where it is fp32, get its weights again"
+    )
 
 
 def short_version(version: str) -> str:

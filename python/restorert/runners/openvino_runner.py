@@ -15,6 +15,7 @@ from restorert.engine import environment
 from restorert.engine.environment import Device
 from restorert.engine.openvino_build import (
     DEVICE,
+    arithmetic,
     build_openvino,
     compile_options,
     core,
@@ -88,6 +89,9 @@ class OpenVINOBackend:
     def onnx_precision(self, precision: str) -> str:
         # It rounds to the half precision that it runs in; rounding twice would cost accuracy.
         return "int8" if precision == "int8" else "fp32"
+
+    def arithmetic(self, precision: str) -> str:
+        return arithmetic(precision)
 
     def build(
         self,

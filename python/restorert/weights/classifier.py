@@ -11,7 +11,7 @@ from restorert.networks.degradation_classifier import (
     decoder_from_state_dict,
 )
 from restorert.weights.checkpoint import read_checkpoint
-from restorert.weights.network import load_network
+from restorert.weights.network import check_finite, load_network
 
 
 def load_classifier(
@@ -42,6 +42,8 @@ def load_classifier(
     checkpoint = read_checkpoint(decoder_path)
     try:
         decoder = decoder_from_state_dict(checkpoint.tensors)
+        if decoder is not None:
+            check_finite(checkpoint.tensors)
     except RestorertError as error:
         raise CheckpointError(f"{decoder_path}: {printable(str(error))}") from None
     except Exception as error:  # hostile shapes fail in torch's arithmetic

@@ -6,11 +6,12 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from restorert.errors import CheckpointError, InputError, RestorertError, printable
 from restorert.files import replace_atomically
@@ -52,7 +53,8 @@ def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> Re
     Raises:
         UnknownNetworkError: no network is called ``name``.
         CheckpointError: the file cannot be read; its tensors are of no known network; some are
-            missing, extra or of other shapes; or they belong to another variant than ``name``.
+            missing, extra, of other shapes or not finite; or they belong to another variant than
+            ``name``.
     """
     if name is not None:
         network_spec(name)
@@ -72,6 +74,7 @@ def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> Re
             raise CheckpointError(_unknown(checkpoint))
         if name is not None:
             _check_name(name, network)
+        check_finite(checkpoint.tensors)
     except RestorertError as error:
         # Names of tensors come from the file, and may hold anything.
         raise CheckpointError(f"{path}: {printable(str(error))}") from None
@@ -99,6 +102,28 @@ def _check_name(name: str, network: RestorationNetwork) -> None:
     if asked.family != found.family or (fitting and name not in fitting):
         raise CheckpointError(
             f"holds no {name}: its tensors are those of {' or '.join(fitting) or found.family}"
+        )
+
+
+def not_finite_tensor(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that holds NaN or infinity."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            return name
+    return None
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that hold NaN or infinity: no picture comes out of such weights.
+
+    Raises:
+        CheckpointError: names the first one.
+    """
+    name = not_finite_tensor(tensors)
+    if name is not None:
+        raise CheckpointError(
+            f"{name} holds values that are not finite: the training diverged or the file is "
+            "damaged; take an earlier checkpoint or download it again"
         )
 
 

@@ -1,0 +1,59 @@
+"""What every command line does alike: mistakes and failures are one line, never a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from restorert.errors import InputError, RestorertError
+
+__all__ = ["Parser", "guarded", "number", "print_error"]
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see: {self.prog} --help")
+
+
+def guarded(program: str, work: Callable[[], int]) -> int:
+    """The exit status of ``work``, or that of its failure, which is told on stderr."""
+    try:
+        return work()
+    except BrokenPipeError:  # the reader of a pipe has gone, as `| head` does
+        sys.stdout = None  # type: ignore[assignment]
+        return 141
+    except (RestorertError, OSError, MemoryError) as error:
+        print_error(program, error)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: stopped", file=sys.stderr)
+        return 130
+
+
+def print_error(program: str, error: Exception) -> None:
+    """One line on stderr."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"{program}: error: {text}", file=sys.stderr)
+
+
+def number(
+    kind: type[int] | type[float], least: float, most: float | None = None
+) -> Callable[[str], Any]:
+    """An argument's ``type``: numbers from ``least`` to ``most``; NaN is none."""
+
+    def convert(text: str) -> Any:
+        bounds = f"from {least} on" if most is None else f"from {least} to {most}"
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not least <= value or (most is not None and value > most):
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"takes {what} {bounds}, not {text[:20]!r}")
+        return value
+
+    return convert
