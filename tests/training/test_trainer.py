@@ -204,13 +204,76 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(tmp_path: Path
     assert trainer(tmp_path).step == 2
 
 
+@pytest.mark.parametrize("until", [0, 2])
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path: Path, until: int) -> None:
+    """The loss of the step that spoils them is still a number."""
+    made = dataclasses.replace(MINI, steps=until + 1)
+    if until:
+        trainer(tmp_path, made).train(until=until)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    run = trainer(tmp_path, made)
+    step = run.optimizer.step
+
+    def spoil() -> None:
+        step()
+        run.module.last.weight.data.fill_(float("inf"))  # type: ignore[union-attr]
+
+    run.optimizer.step = spoil  # type: ignore[method-assign,assignment]
+    kept = "checkpoint.pt is from before" if until else "nothing is saved"
+    with pytest.raises(RestorertError, match=rf"not finite after step {until + 1}; .*{kept}"):
+        run.train()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_weights_too_large_for_float16_are_not_exported(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.mean["last.bias"].fill_(1e5)
+    run.save()
+    target = tmp_path / "a.safetensors"
+    with pytest.raises(CheckpointError, match=r"last\.bias is not finite in float16"):
+        export_run(tmp_path, target)
+    assert not target.exists()
+    export_run(tmp_path, target, half=False)
+    assert target.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<!DOCTYPE html><html></html>", b"no checkpoint", {}, {"format": 1, "recipe": "[]"}],
+)
+def test_other_files_in_a_checkpoints_place(tmp_path: Path, content: bytes | dict) -> None:
+    path = tmp_path / "checkpoint.pt"
+    if isinstance(content, dict):
+        torch.save({"step": 1, **content}, path)
+    else:
+        path.write_bytes(content)
+    said = "is no checkpoint of a training run, or a damaged one" if content else "an empty file"
+    if content == {}:
+        said = "is no checkpoint"
+    for act in (lambda: trainer(tmp_path), lambda: export_run(tmp_path, tmp_path / "a")):
+        with pytest.raises(CheckpointError) as caught:
+            act()
+        assert re.fullmatch(rf"{re.escape(str(path))} (is )?{said}.*; remove it to start anew",
+                            str(caught.value))  # fmt: skip
+
+
+def test_states_that_do_not_fit_the_recipe(tmp_path: Path) -> None:
+    trainer(tmp_path).train(until=1)
+    path = tmp_path / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    for key in ("module", "mean", "optimizer"):
+        torch.save({**state, key: {}}, path)
+        with pytest.raises(CheckpointError, match="a damaged one; remove it to start anew"):
+            trainer(tmp_path)
+
+
 def test_a_checkpoint_of_another_recipe_or_broken_is_refused(tmp_path: Path) -> None:
     trainer(tmp_path).train(until=1)
     with pytest.raises(CheckpointError, match=r"of another run \(seed 0\); give another --out"):
         trainer(tmp_path, dataclasses.replace(MINI, seed=1))
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"cannot be read .*; remove it to start anew"):
+    with pytest.raises(CheckpointError, match=r"a damaged one; remove it to start anew"):
         trainer(tmp_path)
     with pytest.raises(CheckpointError, match="holds no run"):
         export_run(tmp_path / "none", tmp_path / "a.safetensors")
@@ -220,8 +283,20 @@ def test_recipes_and_phases_that_are_none_are_refused() -> None:
     for phases in ((), (Phase(0.5, 16, 1),), (Phase(1.0, 16, 1), Phase(0.5, 16, 1))):
         with pytest.raises(RecipeError, match="phases must end at growing shares up to 1"):
             dataclasses.replace(MINI, phases=phases)
-    with pytest.raises(RecipeError, match="0 <= ema < 1"):
-        dataclasses.replace(MINI, ema=1.0)
+    for field, value, needed in (
+        ("ema", 1.0, "0 <= ema < 1"),
+        ("steps", 0, r"1 <= steps < 2\*\*31"),
+        ("steps", 10**400, r"1 <= steps < 2\*\*31"),
+        ("learning_rate", 0.0, "0 < learning_rate <= 1"),
+        ("learning_rate", 1e300, "0 < learning_rate <= 1"),
+        ("learning_rate", float("inf"), "0 < learning_rate <= 1"),
+        ("learning_rate", float("nan"), "0 < learning_rate <= 1"),
+        ("seed", -1, r"0 <= seed < 2\*\*63"),
+        ("seed", 2**63, r"0 <= seed < 2\*\*63"),
+    ):
+        with pytest.raises(RecipeError, match=f"{needed} is needed, not ") as caught:
+            dataclasses.replace(MINI, **{field: value})
+        assert len(str(caught.value)) < 100
     with pytest.raises(InputError, match="no recipe 'hinet-tinny'; did you mean hinet-tiny"):
         recipe("hinet-tinny")
 
@@ -272,8 +347,26 @@ def test_bad_commands_get_one_line(
     assert "no such picture" in one_line(capsys, *tiny, *pictures, "--hold-out", "a.png")
     held = [word for n in range(3) for word in ("--hold-out", f"{n}.png")]
     assert "leave none to train with" in one_line(capsys, *tiny, *pictures, *held)
-    assert "from 1 on, not 0" in one_line(capsys, *tiny, *pictures, "--threads", "0")
-    assert "steps >= 1" in one_line(capsys, *tiny, *pictures, "--steps", "0")
+    for flag, value in (
+        ("threads", "0"),
+        ("threads", "-1"),
+        ("threads", "9" * 30),
+        ("report-every", "nan"),
+        ("report-every", "-1"),
+        ("save-every", "nan"),
+        ("save-every", "x"),
+    ):
+        said = one_line(capsys, *tiny, *pictures, f"--{flag}={value}")
+        assert f"argument --{flag}: takes a " in said
+    for flag, value in (
+        ("steps", "0"),
+        ("learning-rate", "inf"),
+        ("learning-rate", "nan"),
+        ("seed", "-1"),
+        ("seed", "9" * 40),
+    ):
+        said = one_line(capsys, *tiny, *pictures, f"--{flag}={value}")
+        assert f" {flag.replace('-', '_')} <" in said
     assert "no such file" in one_line(capsys, *tiny, *pictures, "--init", "none.pth")
     assert "holds no run" in one_line(capsys, *tiny, "--export", str(tmp_path / "a.safetensors"))
     if not torch.cuda.is_available():
@@ -308,3 +401,8 @@ def test_the_command_trains_goes_on_and_exports(
     assert main(["--recipe", "mini", "--out", str(out), "--export", str(copy)]) == 0
     assert capsys.readouterr().err == "weights after 8 steps\n"
     assert equal(load_file(copy), load_file(out / "hinet-tiny.safetensors"))
+    other = ["--recipe", "dcpt-miniature", "--out", str(out), "--export"]
+    assert "a run of recipe mini, not of dcpt-miniature" in one_line(
+        capsys, *other, str(tmp_path / "other.safetensors")
+    )
+    assert not (tmp_path / "other.safetensors").exists()

@@ -7,34 +7,22 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from restorert.errors import InputError, RestorertError
+from restorert.command_line import Parser, guarded, number
+from restorert.errors import InputError
 
 if TYPE_CHECKING:
     from restorert.training.trainer import Report
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see: {self.prog} --help")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status. No traceback reaches the user."""
-    try:
-        return _run(_parser().parse_args(arguments))
-    except (RestorertError, OSError, MemoryError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        print(f"restorert.training: error: {text}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("restorert.training: stopped", file=sys.stderr)
-        return 130
+    return guarded("restorert.training", lambda: _run(_parser().parse_args(arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m restorert.training", description=__doc__)
+    parser = Parser(prog="python -m restorert.training", description=__doc__)
     parser.add_argument("--recipe", required=True, metavar="NAME", help="hinet-tiny, ...")
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of photographs")
     parser.add_argument(
@@ -51,14 +39,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, help="instead of the recipe's")
     parser.add_argument("--learning-rate", type=float, help="instead of the recipe's")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
-    parser.add_argument("--threads", type=int, help="of the CPU; default: torch's choice")
+    parser.add_argument(
+        "--threads", type=number(int, 1, 1024), help="of the CPU; default: torch's choice"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument(
-        "--report-every", type=float, default=30.0, metavar="SECONDS", help="default: 30"
-    )
-    parser.add_argument(
-        "--save-every", type=float, default=60.0, metavar="SECONDS", help="default: 60"
-    )
+    for name, default in (("report", 30.0), ("save", 60.0)):
+        parser.add_argument(
+            f"--{name}-every",
+            type=number(float, 0),
+            default=default,
+            metavar="SECONDS",
+            help=f"default: {default:g}",
+        )
     parser.add_argument(
         "--export", type=Path, metavar="FILE", help="write the run's weights as they are, and end"
     )
@@ -81,11 +73,9 @@ def _run(options: argparse.Namespace) -> int:
     chosen = dataclasses.replace(chosen, **{k: v for k, v in changes.items() if v is not None})
     out = options.out or Path("runs") / chosen.name
     if options.threads is not None:
-        if options.threads < 1:
-            raise InputError(f"--threads takes a number from 1 on, not {options.threads}")
         torch.set_num_threads(options.threads)
     if options.export is not None:
-        written, step = export_run(out, options.export)
+        written, step = export_run(out, options.export, recipe=chosen.name)
         for path in written:
             print(path)
         print(f"weights after {step} steps", file=sys.stderr)

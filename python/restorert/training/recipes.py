@@ -84,11 +84,18 @@ class Recipe:
         ends = [phase.until for phase in self.phases]
         if not ends or ends != sorted(set(ends)) or ends[0] <= 0 or ends[-1] != 1:
             raise RecipeError(f"recipe {self.name}: phases must end at growing shares up to 1")
-        if self.steps < 1 or self.warmup < 0 or not 0 <= self.ema < 1 or self.learning_rate <= 0:
-            raise RecipeError(
-                f"recipe {self.name}: steps >= 1, warmup >= 0, 0 <= ema < 1 and learning_rate > 0 "
-                f"are needed, not {self.steps}, {self.warmup}, {self.ema}, {self.learning_rate}"
-            )
+        for needed, value, holds in (
+            ("1 <= steps < 2**31", self.steps, 1 <= self.steps < 2**31),
+            ("warmup >= 0", self.warmup, self.warmup >= 0),
+            ("0 <= ema < 1", self.ema, 0 <= self.ema < 1),
+            ("0 < learning_rate <= 1", self.learning_rate, 0 < self.learning_rate <= 1),
+            ("0 <= final_rate <= 1", self.final_rate, 0 <= self.final_rate <= 1),
+            ("gradient_norm > 0", self.gradient_norm, self.gradient_norm > 0),
+            ("0 <= seed < 2**63", self.seed, 0 <= self.seed < 2**63),
+            ("validation_steps >= 1", self.validation_steps, self.validation_steps >= 1),
+        ):
+            if not holds:
+                raise RecipeError(f"recipe {self.name}: {needed} is needed, not {str(value)[:20]}")
 
     def phase(self, step: int) -> Phase:
         """The phase that step ``step`` (from 0) is in."""

@@ -36,6 +36,7 @@ from restorert.training.data import Batch, Levels, Pairs
 from restorert.training.dcpt import classifier_for, dcpt_losses
 from restorert.training.recipes import Recipe
 from restorert.weights import load_network, save_network
+from restorert.weights.network import not_finite_tensor
 
 CHECKPOINT = "checkpoint.pt"
 _FORMAT = 1
@@ -159,7 +160,8 @@ class Trainer:
             until: stop there, for whoever trains in portions.
 
         Raises:
-            RestorertError: the loss is no number any more; the checkpoint is from before.
+            RestorertError: the loss or the weights are no numbers any more; the checkpoint is from
+                before.
         """
         last = self.recipe.steps if until is None else min(until, self.recipe.steps)
         now = time.monotonic()
@@ -174,10 +176,7 @@ class Trainer:
                     self.pairs.batch(self.step, phase.batch, phase.patch), self.recipe
                 )
                 if not math.isfinite(loss):
-                    raise RestorertError(
-                        f"the loss is {loss} at step {self.step}; {self.checkpoint} is from "
-                        "before: train with a lower learning rate"
-                    )
+                    raise self._diverged(f"the loss is {loss} at step {self.step}")
                 self.step += 1
                 total, quality, count = total + loss, quality + good, count + 1
                 now = time.monotonic()
@@ -203,6 +202,19 @@ class Trainer:
                     self.save()
                     saved = now
             self.save()
+
+    def _check_weights(self) -> None:
+        """A step's loss is from before its update, so that the last one's tells nothing of it."""
+        for tensors in (self.module.state_dict(), self.mean):
+            name = not_finite_tensor(tensors)
+            if name is not None:
+                raise self._diverged(f"{name} is not finite after step {self.step}")
+
+    def _diverged(self, what: str) -> RestorertError:
+        kept = (
+            f"{self.checkpoint} is from before" if self.checkpoint.exists() else "nothing is saved"
+        )
+        return RestorertError(f"{what}; {kept}: train with a lower learning rate")
 
     def _advance(self, batch: Batch, recipe: Recipe) -> tuple[float, float]:
         """One step; its loss, and its PSNR or share of right answers."""
@@ -269,6 +281,7 @@ class Trainer:
         """
         if not self.validation:
             return {}
+        self._check_weights()
         module = self._placed(self.averaged())
         degradations = [made for _, made in self.recipe.degradations]
         found: dict[str, float] = {}
@@ -310,7 +323,9 @@ class Trainer:
 
         Raises:
             CheckpointError: it cannot be written.
+            RestorertError: the weights are not finite; the old one stays.
         """
+        self._check_weights()
         state = {
             "format": _FORMAT,
             "recipe": json.dumps(self.recipe.describe()),
@@ -337,15 +352,22 @@ class Trainer:
                 f"{self.checkpoint}: is of another run ({what[:160]}); give another --out, or "
                 "remove it"
             )
-        self.module.load_state_dict(state["module"], strict=True)
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name, value in self.mean.items():
-            value.copy_(state["mean"][name])
+        try:
+            self.module.load_state_dict(state["module"], strict=True)
+            self.optimizer.load_state_dict(state["optimizer"])
+            for name, value in self.mean.items():
+                value.copy_(state["mean"][name])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
+            raise CheckpointError(_damaged(self.checkpoint)) from None
         self.step = state["step"]
 
 
 def export_run(
-    out: str | os.PathLike[str], path: str | os.PathLike[str], *, half: bool = True
+    out: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    half: bool = True,
+    recipe: str | None = None,
 ) -> tuple[list[Path], int]:
     """Write the mean weights of a run, finished or not, as safetensors.
 
@@ -353,20 +375,36 @@ def export_run(
         out: the run's folder.
         path: the network's file; DCPT's decoder goes beside it, as ``<stem>-decoder``.
         half: float16; `load_network` widens it again.
+        recipe: refuse the run of another one.
 
     Returns:
         The files written, and the steps that were done.
 
     Raises:
-        CheckpointError: the folder's checkpoint cannot be read, or a file cannot be written.
+        CheckpointError: the folder's checkpoint cannot be read or is of another recipe than
+            ``recipe``; weights that are not finite; or a file cannot be written.
     """
     state = _read_run(Path(out))
     said = state["recipe"]
-    network = create_network(said["network"], **said["config"])
-    module = _trained(network, said["objective"], len(said["degradations"]))
-    module.load_state_dict(state["mean"], strict=True)
+    if recipe is not None and said.get("name") != recipe:
+        raise CheckpointError(
+            f"{out}: holds a run of recipe {said.get('name')}, not of {recipe}; name that recipe, "
+            "or another folder with --out"
+        )
+    try:
+        network = create_network(said["network"], **said["config"])
+        module = _trained(network, said["objective"], len(said["degradations"]))
+        module.load_state_dict(state["mean"], strict=True)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
+        raise CheckpointError(_damaged(Path(out) / CHECKPOINT)) from None
     if half:
         module = module.half()
+    broken = not_finite_tensor(module.state_dict())
+    if broken is not None:
+        raise CheckpointError(
+            f"{out}: {broken} is not finite{' in float16' if half else ''}; train with a lower "
+            "learning rate"
+        )
     path = Path(path)
     save_network(network, path)
     if not isinstance(module, DegradationClassifier):
@@ -386,14 +424,23 @@ def _read_run(out: Path) -> dict[str, Any]:
         state["step"] = int(state["step"])
         if state["format"] != _FORMAT:
             raise ValueError(f"format {state['format']}")
+        if not isinstance(state["recipe"], dict):
+            raise TypeError("no recipe")
     except FileNotFoundError:
         raise CheckpointError(f"{out}: holds no run; name its folder with --out") from None
-    except Exception as error:  # whatever a broken file makes torch say
-        reason = " ".join(str(error).split())[:120]
-        raise CheckpointError(
-            f"{path}: cannot be read ({reason}); remove it to start anew"
-        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except MemoryError:
+        raise CheckpointError(f"{path}: not enough memory to read it") from None
+    except Exception:  # whatever a broken file makes torch say
+        raise CheckpointError(_damaged(path)) from None
     return dict(state)
+
+
+def _damaged(path: Path) -> str:
+    size = path.stat().st_size if path.exists() else 0
+    what = "is no checkpoint of a training run, or a damaged one" if size else "is an empty file"
+    return f"{path} {what}; remove it to start anew"
 
 
 def _module(recipe: Recipe, initial: str | os.PathLike[str] | None) -> nn.Module:
