@@ -23,7 +23,8 @@ from rich.table import Table
 from torch import Tensor
 
 import report
-from restorert.errors import InputError, RestorertError
+from restorert.command_line import number
+from restorert.errors import InputError
 from restorert.networks.degradation_classifier import DegradationClassifier
 from restorert.training import Batch, Pairs, Report, Trainer, read_photographs, recipe
 from restorert.training.degradations import dcpt_degradations
@@ -33,25 +34,21 @@ CROPS, PATCH = 400, 64
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = report.parser(__doc__)
     parser.add_argument("--images", type=Path, required=True, metavar="DIR")
     parser.add_argument("--hold-out", action="append", default=[], metavar="FILE")
-    parser.add_argument("--pretrain", type=int, default=600, metavar="STEPS")
-    parser.add_argument("--finetune", type=int, default=600, metavar="STEPS")
-    parser.add_argument("--seeds", type=int, default=2, help="repetitions")
+    steps = number(int, 1, 10**6)
+    parser.add_argument("--pretrain", type=steps, default=600, metavar="STEPS")
+    parser.add_argument("--finetune", type=steps, default=600, metavar="STEPS")
+    parser.add_argument("--seeds", type=number(int, 1, 1000), default=2, help="repetitions")
     parser.add_argument("--out", type=Path, default=Path("runs/dcpt"), metavar="DIR")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=number(int, 1, 1024), default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as well")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    try:
-        return run(options)
-    except RestorertError as error:
-        print(f"dcpt_miniature: error: {error}", file=sys.stderr)
-        return 2
+    return report.main(parser, run)
 
 
 def run(options: argparse.Namespace) -> int:
+    torch.set_num_threads(options.threads)
     console = Console(width=None if sys.stdout.isatty() else 140)
     report.print_header(console)
     photographs = read_photographs(options.images)

@@ -28,7 +28,8 @@ from rich.table import Table
 import report
 import restorert as rr
 from quality import PICTURES, SIGMA, held_out, psnr
-from restorert.errors import InputError, RestorertError
+from restorert.command_line import number
+from restorert.errors import InputError
 from restorert.export import export_onnx, inline_functions
 from restorert.export.onnx_export import cast_network
 from restorert.networks import RestorationNetwork
@@ -176,20 +177,17 @@ def _session(path: Path) -> Restore:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = report.parser(__doc__)
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="to calibrate on")
     parser.add_argument("--weights", default="hinet-tiny", help="default: the shipped network")
-    parser.add_argument("-n", "--patches", type=int, default=64, help="of 256x256; default 64")
+    parser.add_argument(
+        "-n", "--patches", type=number(int, 1, 10**6), default=64, help="of 256x256; default 64"
+    )
     parser.add_argument(
         "--tools", default="restorert,onnxruntime", help=f"comma-separated, of {', '.join(TOOLS)}"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as well")
-    options = parser.parse_args()
-    try:
-        return run(options)
-    except RestorertError as error:
-        print(f"int8: error: {error}", file=sys.stderr)
-        return 2
+    return report.main(parser, run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -26,10 +26,11 @@ from torch import Tensor
 
 import report
 import restorert as rr
+from restorert.command_line import number
 from restorert.engine import environment
-from restorert.engine.openvino_build import compile_options, core, precision_of
+from restorert.engine.openvino_build import compile_options, core, load_module, precision_of
 from restorert.engine.profile import parse_size
-from restorert.errors import InputError, RestorertError
+from restorert.errors import InputError
 from restorert.export import export_onnx, inline_functions
 from restorert.networks import RestorationNetwork
 from restorert.networks.counts import count_macs, count_parameters
@@ -130,7 +131,7 @@ def _onnxruntime(
 
 def _openvino_by_hand(network: RestorationNetwork, settings: Settings, x: Tensor) -> Candidate:
     """OpenVINO's own calls on the same file, as its documentation shows them."""
-    import openvino
+    openvino = load_module()
 
     inlined = inline_functions(_onnx(network, settings), settings.folder / "inlined.onnx")
     compiled = core().compile_model(
@@ -184,8 +185,10 @@ def photograph(height: int, width: int, batch: int) -> Tensor:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="hinet", help="a name from `restorert networks`")
+    parser = report.parser(__doc__)
+    parser.add_argument(
+        "--model", help="a name from `restorert networks`; default: that of --weights, or hinet"
+    )
     parser.add_argument("--weights", type=Path, help="checkpoint; default: seeded random weights")
     parser.add_argument("--precision", choices=("fp32", "fp16", "bf16", "int8"), default="fp32")
     parser.add_argument("--fp16", dest="precision", action="store_const", const="fp16")
@@ -197,27 +200,23 @@ def main() -> int:
         "--no-deploy", dest="deploy", action="store_false", help="the authors' layers everywhere"
     )
     parser.add_argument("--size", nargs="+", metavar="WxH", help="default: 256x256")
-    parser.add_argument("--batch", type=int, default=1)
+    count = number(int, 1, 10**6)
+    parser.add_argument("--batch", type=count, default=1)
     parser.add_argument("--runner", default="auto", help=f"one of {', '.join(runner_names())}")
     parser.add_argument(
         "--compare", default="torch", help=f"comma-separated, of: {', '.join(MAKERS)}; or none"
     )
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=120, help="most time for one size")
-    parser.add_argument("--warmup", type=int, default=3)
+    parser.add_argument("--repeats", type=count, default=20)
+    parser.add_argument(
+        "--seconds", type=number(float, 0), default=120, help="most time for one size"
+    )
+    parser.add_argument("--warmup", type=number(int, 0, 10**6), default=3)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as well")
-    options = parser.parse_args()
-    try:
-        return run(options)
-    except RestorertError as error:
-        print(f"latency: error: {error}", file=sys.stderr)
-        return 2
+    return report.main(parser, run)
 
 
 def run(options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 160)
-    if options.batch < 1 or options.repeats < 1 or options.warmup < 0:
-        raise InputError("--batch and --repeats are 1 or more, --warmup 0 or more")
     names = [] if options.compare == "none" else options.compare.split(",")
     for name in names:
         if name not in MAKERS:
@@ -228,7 +227,7 @@ def run(options: argparse.Namespace) -> int:
     network = (
         rr.load_network(options.weights, name=options.model)
         if options.weights
-        else rr.create_network(options.model)
+        else rr.create_network(options.model or "hinet")
     )
     gpu = environment.cuda()
     report.print_header(console)
@@ -250,7 +249,7 @@ def run(options: argparse.Namespace) -> int:
         for height, width in sizes:
             rows += _measure(console, network, settings, options, names, height, width)
     settings_json = {
-        "model": options.model,
+        "model": network.spec.name,
         "precision": options.precision,
         "batch": options.batch,
         "warmup": options.warmup,

@@ -23,7 +23,8 @@ from rich.table import Table
 from torch import Tensor
 
 import report
-from restorert.errors import InputError, RestorertError
+from restorert.command_line import number
+from restorert.errors import InputError
 from restorert.ops import SPECS, OpCase, OpSpec
 from restorert.testing import time_side_by_side
 from restorert.testing.op_runner import error_to_float64, in_layout
@@ -33,7 +34,7 @@ LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = report.parser(__doc__)
     parser.add_argument(
         "--op", help=f"comma-separated, of {', '.join(spec.name for spec in SPECS)}; default: all"
     )
@@ -41,19 +42,14 @@ def main() -> int:
     parser.add_argument("--dtype", help="comma-separated; default: fp32,bf16, on a GPU fp32,fp16")
     parser.add_argument("--layout", default="nchw,nhwc", help="comma-separated: nchw, nhwc")
     parser.add_argument("--compile", action="store_true", help="time torch.compile as well")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=number(int, 1, 10**6), default=20)
     parser.add_argument(
         "--fresh-memory",
         action="store_true",
         help="on a CPU, outputs in fresh pages",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as well")
-    options = parser.parse_args()
-    try:
-        return run(options)
-    except RestorertError as error:
-        print(f"ops: error: {error}", file=sys.stderr)
-        return 2
+    return report.main(parser, run)
 
 
 def _choose(text: str, known: dict[str, Any], what: str) -> list[str]:
@@ -70,8 +66,6 @@ def run(options: argparse.Namespace) -> int:
     default = "fp32,fp16,bf16" if device.type == "cuda" else "fp32,bf16"
     dtypes = _choose(options.dtype or default, DTYPES, "dtype")
     layouts = _choose(options.layout, LAYOUTS, "layout")
-    if options.repeats < 1:
-        raise InputError("--repeats is 1 or more")
     known = {spec.name: spec for spec in SPECS}
     specs = [known[name] for name in _choose(options.op or ",".join(known), known, "op")]
     cases = {

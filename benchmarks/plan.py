@@ -27,7 +27,7 @@ import restorert as rr
 from restorert.engine.profile import parse_size
 from restorert.engine.recipe import BuilderOptions
 from restorert.engine.tensorrt_build import load_module, plan_of
-from restorert.errors import InputError, RestorertError
+from restorert.errors import InputError
 from restorert.networks.counts import count_bytes, count_macs
 
 RECORDED = Path(__file__).parent / "results/plan/720p-fp16-sm89.json"
@@ -102,7 +102,7 @@ def _has_grown(row: dict[str, Any], known: dict[str, dict[str, Any]]) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = report.parser(__doc__)
     parser.add_argument("--model", nargs="+", help="names from `restorert networks`")
     parser.add_argument("--all", action="store_true", help=f"{', '.join(MODELS)}")
     parser.add_argument("--no-deploy", dest="deploy", action="store_false")
@@ -111,42 +111,41 @@ def main() -> int:
     parser.add_argument("--compute-capability", default="8.9", metavar="X.Y")
     parser.add_argument("--check", action="store_true", help="compare with the recorded plans")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as well")
-    options = parser.parse_args()
+    return report.main(parser, run)
+
+
+def run(options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 160)
-    try:
-        height, width = parse_size(options.size)
-        names = MODELS if options.all or not options.model else options.model
-        known = _known(options, names) if options.check else {}
-        rows = [
-            measure(
-                name,
-                height,
-                width,
-                options.precision,
-                options.compute_capability,
-                deploy=options.deploy,
-            )
-            for name in track(names, "planning", console=console, transient=True)
-        ]
-        _print(console, rows)
-        if options.json:
-            settings = {
-                "size": f"{width}x{height}",
-                "precision": options.precision,
-                "compute_capability": options.compute_capability,
-                "tensorrt_rtx": load_module("tensorrt_rtx").__version__,
-                "torch": torch.__version__,
-            }
-            report.write_json(options.json, "plan", settings, rows)
-        grown = [row["network"] for row in rows if _has_grown(row, known)]
-        if grown:
-            raise InputError(
-                f"plans grew by more than 2 %: {', '.join(grown)}; where that is meant, record "
-                f"them: python benchmarks/plan.py --all --json {RECORDED}"
-            )
-    except RestorertError as error:
-        print(f"plan: error: {error}", file=sys.stderr)
-        return 2
+    height, width = parse_size(options.size)
+    names = MODELS if options.all or not options.model else options.model
+    known = _known(options, names) if options.check else {}
+    rows = [
+        measure(
+            name,
+            height,
+            width,
+            options.precision,
+            options.compute_capability,
+            deploy=options.deploy,
+        )
+        for name in track(names, "planning", console=console, transient=True)
+    ]
+    _print(console, rows)
+    if options.json:
+        settings = {
+            "size": f"{width}x{height}",
+            "precision": options.precision,
+            "compute_capability": options.compute_capability,
+            "tensorrt_rtx": load_module("tensorrt_rtx").__version__,
+            "torch": torch.__version__,
+        }
+        report.write_json(options.json, "plan", settings, rows)
+    grown = [row["network"] for row in rows if _has_grown(row, known)]
+    if grown:
+        raise InputError(
+            f"plans grew by more than 2 %: {', '.join(grown)}; where that is meant, record "
+            f"them: python benchmarks/plan.py --all --json {RECORDED}"
+        )
     return 0
 
 

@@ -26,8 +26,10 @@ from rich.table import Table
 
 import report
 import restorert as rr
-from restorert.errors import InputError, RestorertError
+from restorert.command_line import number
+from restorert.errors import InputError
 from restorert.restore import Picture, write_image
+from restorert.restore.images import check_target
 from restorert.training.degradations import GaussianNoise, Jpeg
 
 SIGMA, QUALITY = 25.0, 40
@@ -41,26 +43,25 @@ Method = Callable[[Floats], NDArray[Any]]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = report.parser(__doc__)
     parser.add_argument(
         "--weights", default="hinet-tiny", metavar="FILE", help="of another network"
     )
     parser.add_argument("--runner", default="openvino", help="default: openvino")
     parser.add_argument("--precision", default="fp32,bf16", help="comma-separated")
-    parser.add_argument("--repeats", type=int, default=5, help="calls timed of what is fast")
+    parser.add_argument(
+        "--repeats", type=number(int, 1, 10**6), default=5, help="calls timed of what is fast"
+    )
     parser.add_argument("--without-bm3d", action="store_true", help="it takes minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as well")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="input, output, target")
-    options = parser.parse_args()
-    try:
-        return run(options)
-    except RestorertError as error:
-        print(f"quality: error: {error}", file=sys.stderr)
-        return 2
+    return report.main(parser, run)
 
 
 def run(options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140)
+    if options.picture:
+        check_target(options.picture, Picture(np.zeros((1, 1, 3), np.uint8)))
     report.print_header(console)
     clean, noisy = held_out()
     jpeg = Jpeg((QUALITY, QUALITY), 0.0)

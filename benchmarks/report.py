@@ -1,12 +1,14 @@
-"""What every benchmark prints and records: the machine, the versions, the commit."""
+"""What benchmarks do alike: how they begin and end, and the machine and commit they record."""
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,39 @@ import torch
 from rich.console import Console
 
 from restorert import __version__
+from restorert.command_line import Parser, guarded
 from restorert.engine import environment
-from restorert.files import replace_atomically
+from restorert.errors import InputError
+from restorert.files import check_replaceable, replace_atomically
+
+
+def parser(description: str | None) -> Parser:
+    """For a benchmark's arguments; ``description`` is its docstring, shown as it is."""
+    return Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def main(parser: Parser, run: Callable[[argparse.Namespace], int]) -> int:
+    """Parse, run, return the exit status; no traceback reaches the user.
+
+    Where there is a ``--json``, its file is checked before anything is measured.
+    """
+
+    def work() -> int:
+        options = parser.parse_args()
+        if getattr(options, "json", None) is not None:
+            _check_output(options.json)
+        return run(options)
+
+    return guarded(Path(parser.prog).stem, work)
+
+
+def _check_output(path: Path) -> None:
+    # Folders that are missing are made with the results, not for measurements that fail.
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        check_replaceable(path if path.parent.exists() else folder / f"{path.name}~")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def facts() -> dict[str, Any]:

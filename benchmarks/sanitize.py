@@ -5,8 +5,13 @@ compute-sanitizer --tool memcheck --kernel-regex kns=restorert python benchmarks
 
 from __future__ import annotations
 
+import argparse
+import sys
+
 import torch
 
+import report
+from restorert.errors import RunnerUnavailableError
 from restorert.ops import SPECS
 from restorert.testing.op_runner import every_case, in_layout
 
@@ -14,7 +19,13 @@ LARGEST = 1 << 20
 """Elements of a case; a sanitised kernel runs a hundred times slower."""
 
 
-def main() -> None:
+def main() -> int:
+    return report.main(report.parser(__doc__), run)
+
+
+def run(options: argparse.Namespace) -> int:
+    if not torch.cuda.is_available():
+        raise RunnerUnavailableError("torch sees no NVIDIA GPU here; run it on a machine with one")
     device = torch.device("cuda")
     calls = 0
     for spec in SPECS:
@@ -24,7 +35,8 @@ def main() -> None:
                 calls += 1
         torch.cuda.synchronize()
     print(f"{calls} calls of {len(SPECS)} ops")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

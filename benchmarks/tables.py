@@ -8,6 +8,7 @@ output pixel. The second table holds the published shares of MACs that HINet nee
 
 from __future__ import annotations
 
+import argparse
 import functools
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+import report
 import restorert as rr
 from restorert.networks.counts import count_variant
 
@@ -66,7 +68,11 @@ def published_shares() -> list[dict[str, Any]]:
     return [row for t in papers()["ratio"] for row in t["rows"] if "macs_share" in row]
 
 
-def main() -> None:
+def main() -> int:
+    return report.main(report.parser(__doc__), run)
+
+
+def run(options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table(
         title="one picture of 256x256 (or the next size the network takes); the papers' tools "
@@ -101,7 +107,8 @@ def main() -> None:
             f"{ours.exact / other.exact:.1%}",
         )
     console.print(shares)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,15 @@ def test_latency_says_in_one_line_that_there_is_no_gpu() -> None:
         ("latency.py", ["--repeats", "0"], "--repeats"),
         ("latency.py", ["--runner", "caffe", "--compare", "none"], "unknown runner 'caffe'"),
         ("latency.py", ["--weights", "missing.pth"], "missing.pth"),
+        ("latency.py", ["--seconds", "nan"], "argument --seconds: takes a number from 0 on"),
+        (
+            "latency.py",
+            ["--nonsense"],
+            "unrecognized arguments: --nonsense; see: latency.py --help",
+        ),
+        ("latency.py", ["--json", "/proc/x/y.json"], "cannot write /proc/x/y.json: "),
+        ("tables.py", ["--nonsense"], "unrecognized arguments: --nonsense"),
+        ("sanitize.py", ["--nonsense"], "unrecognized arguments: --nonsense"),
         ("ops.py", ["--op", "softmax"], "--op knows half_instance_norm"),
         ("ops.py", ["--dtype", "int8"], "--dtype knows fp32"),
         ("ops.py", ["--layout", "chwn"], "--layout knows nchw"),
@@ -84,6 +94,64 @@ def test_bad_arguments_are_one_line(script: str, arguments: list[str], message: 
     assert ran.returncode == 2
     (line,) = ran.stderr.splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize("script", ["sanitize.py", "tables.py", "plan.py"])
+def test_help_measures_nothing(script: str) -> None:
+    ran = run(script, "--help")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith(f"usage: {script}")
+    assert "network   " not in ran.stdout
+
+
+def test_sanitize_says_in_one_line_that_there_is_no_gpu() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    ran = run("sanitize.py")
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("sanitize: error: torch sees no NVIDIA GPU here")
+    assert ran.stderr.count("\n") == 1
+
+
+def test_what_every_benchmark_does_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import report
+
+    parser = report.parser("Measures nothing.")
+    parser.prog = "nothing.py"
+    parser.add_argument("--json", type=Path)
+    ran: list[Path] = []
+
+    def interrupted(options: object) -> int:
+        raise KeyboardInterrupt
+
+    def asked(path: Path, measure: object = lambda options: ran.append(options.json) or 0) -> int:
+        monkeypatch.setattr(sys, "argv", ["nothing.py", "--json", str(path)])
+        return report.main(parser, measure)
+
+    assert asked(tmp_path / "a.json", interrupted) == 130
+    assert capsys.readouterr().err == "nothing: stopped\n"
+    (tmp_path / "file").touch()
+    for path in ("file/a.json", "file/b/a.json", f"{'a' * 300}.json", f"new/{'a' * 300}.json", "."):
+        assert asked(tmp_path / path) == 2
+        assert re.fullmatch(r"nothing: error: cannot write .*\n", capsys.readouterr().err)
+    assert ran == []
+    assert asked(tmp_path / "new" / "folder" / "a.json") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]  # made with the results
+
+
+@pytest.mark.slow
+def test_latency_takes_the_model_from_the_weights(tmp_path: Path) -> None:
+    ran = run("latency.py", "--weights", "hinet-tiny", "--size", "32x32", "--repeats", "1",
+              "--warmup", "0", "--compare", "none", "--runner", "torch",
+              "--json", str(tmp_path / "a.json"))  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    settings = json.loads((tmp_path / "a.json").read_text())["settings"]
+    assert (settings["model"], settings["weights"]) == ("hinet-tiny", "hinet-tiny")
 
 
 def test_ops_records_ratio_share_and_error(tmp_path: Path) -> None:

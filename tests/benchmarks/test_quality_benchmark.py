@@ -39,7 +39,12 @@ def test_quality_records_what_it_prints(tmp_path: Path) -> None:
     [
         (["quality.py", "--weights", "none.pth"], "none.pth: no such file"),
         (["quality.py", "--runner", "none", "--without-bm3d"], "unknown runner 'none'"),
+        (["quality.py", "--repeats", "0"], "argument --repeats: takes a whole number from 1 to"),
+        (["quality.py", "--picture", "a.xyz"], "the suffix '.xyz' is none"),
         (["dcpt_miniature.py", "--images", "none"], "none: no such folder"),
+        (["dcpt_miniature.py", "--images", "none", "--threads=-1"], "argument --threads: takes"),
+        (["dcpt_miniature.py", "--images", "none", "--seeds", "0"], "argument --seeds: takes"),
+        (["dcpt_miniature.py", "--images", "none", "--pretrain=-1"], "argument --pretrain: takes"),
     ],
 )
 def test_refusals_are_one_line(command: list[str], message: str, tmp_path: Path) -> None:
