@@ -172,6 +172,19 @@ def test_tables() -> None:
     assert "157.6" in ran.stdout
 
 
+@pytest.mark.parametrize("script", ["latency.py", "ops.py", "sanitize.py"])
+def test_what_the_gpu_script_runs_needs_no_codecs(script: str) -> None:
+    absent = ("imagecodecs", "tifffile", "openvino", "tensorrt", "tensorrt_rtx", "hypothesis")
+    program = (
+        f"import runpy, sys; sys.modules.update(dict.fromkeys({absent}));"
+        f"sys.path.insert(0, {str(BENCHMARKS)!r}); sys.argv = [{script!r}, '--help'];"
+        f"runpy.run_path({str(BENCHMARKS / script)!r}, run_name='__main__')"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("usage:")
+
+
 def test_gpu_script_notes_every_step_and_counts_failures(tmp_path: Path) -> None:
     """With commands that do nothing, and no time: the script's own bookkeeping."""
     stub = tmp_path / "python3"

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 import torch
 from torch import Tensor
@@ -452,6 +451,8 @@ def _decompressed(data: bytes, compression: int) -> bytes:
     size, _ = _varint(data, 0)
     if size > _LARGEST_GROWTH * len(data):
         raise _DamagedError("a compressed block states an impossible size")
+    import imagecodecs  # what runs networks without files needs no codec
+
     try:
         return bytes(imagecodecs.snappy_decode(data))
     except Exception as error:
