@@ -137,15 +137,24 @@ def export_onnx(
     }
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, json.dumps(metadata, sort_keys=True)
+    write_model(model, target)
+    return target
+
+
+def write_model(model: onnx.ModelProto, target: Path) -> None:
+    """Check a model and write it; the same model gives the same bytes.
+
+    Raises:
+        InputError: ``target`` cannot be written; what stood there is untouched.
+    """
     import onnx
 
     try:
         onnx.checker.check_model(model)
-        with replace_atomically(path) as temporary:
+        with replace_atomically(target) as temporary:
             temporary.write_bytes(model.SerializeToString(deterministic=True))
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror or error}") from None
-    return target
 
 
 def check_shape(spec: NetworkSpec, shape: tuple[int, ...]) -> None:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from restorert.errors import CalibrationError, InputError, QualityError
 from restorert.export import export_onnx
-from restorert.export.onnx_export import METADATA_KEY, cast_network
-from restorert.files import check_output, replace_atomically
+from restorert.export.onnx_export import METADATA_KEY, cast_network, write_model
+from restorert.files import check_output
 from restorert.networks import RestorationNetwork
 from restorert.quantize.bias_correction import correct_biases
 from restorert.quantize.cache import LARGEST, CalibrationCache
@@ -308,7 +308,7 @@ def quantize_network(
         except QualityError as error:
             error.calibration = calibration
             raise
-    _write(quantized, target)
+    write_model(quantized, target)
     return QuantizationReport(
         path=target,
         calibration=calibration,
@@ -503,14 +503,3 @@ def _set_metadata(
                 "int8_share": round(share, 4),
             }
             entry.value = json.dumps(metadata, sort_keys=True)
-
-
-def _write(model: onnx.ModelProto, target: Path) -> None:
-    import onnx
-
-    try:
-        onnx.checker.check_model(model)
-        with replace_atomically(target) as temporary:
-            temporary.write_bytes(model.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from None
