@@ -29,7 +29,7 @@ import restorert as rr
 from restorert.command_line import number
 from restorert.engine import environment
 from restorert.engine.openvino_build import compile_options, core, load_module, precision_of
-from restorert.engine.profile import parse_size
+from restorert.engine.profile import ShapeProfile, parse_size
 from restorert.errors import InputError
 from restorert.export import export_onnx, inline_functions
 from restorert.networks import RestorationNetwork
@@ -56,23 +56,29 @@ Maker = Callable[[RestorationNetwork, "Settings", Tensor], Candidate]
 
 @dataclass(frozen=True)
 class Settings:
-    """What every candidate is made with; ``folder`` holds its files, ``images`` calibrate int8."""
+    """What every candidate is made with.
+
+    ``folder`` holds its files, ``images`` calibrate int8; engines take the size that is timed, or
+    where ``dynamic`` any smaller one too.
+    """
 
     precision: str
     device: torch.device
     folder: Path
     deploy: bool = True
     images: Path | None = None
+    dynamic: bool = False
 
 
 def _runner(name: str, *, deploy: bool = True, precision: str | None = None) -> Maker:
     def make(network: RestorationNetwork, settings: Settings, x: Tensor) -> Candidate:
         form = deploy and settings.deploy
         asked = precision or settings.precision
+        profile = ShapeProfile.up_to(tuple(x.shape), network.spec.size_multiple)
         engine = rr.build_engine(
             _quantized(network, settings, x) if asked == "int8" else network,
             precision=asked,
-            shape=tuple(x.shape),
+            profile=profile if settings.dynamic else ShapeProfile.fixed(profile.max),
             runner=name,
             deploy=form,
         )
@@ -134,9 +140,10 @@ def _openvino_by_hand(network: RestorationNetwork, settings: Settings, x: Tensor
     openvino = load_module()
 
     inlined = inline_functions(_onnx(network, settings), settings.folder / "inlined.onnx")
-    compiled = core().compile_model(
-        core().read_model(inlined), "CPU", compile_options(settings.precision)
-    )
+    model = core().read_model(inlined)
+    if not settings.dynamic:
+        model.reshape(list(x.shape))
+    compiled = core().compile_model(model, "CPU", compile_options(settings.precision))
     request = compiled.create_infer_request()
 
     def call(x: Tensor) -> Tensor:
@@ -199,6 +206,9 @@ def main() -> int:
     parser.add_argument(
         "--no-deploy", dest="deploy", action="store_false", help="the authors' layers everywhere"
     )
+    parser.add_argument(
+        "--dynamic", action="store_true", help="engines that take any smaller size as well"
+    )
     parser.add_argument("--size", nargs="+", metavar="WxH", help="default: 256x256")
     count = number(int, 1, 10**6)
     parser.add_argument("--batch", type=count, default=1)
@@ -245,7 +255,9 @@ def run(options: argparse.Namespace) -> int:
     device = torch.device("cuda" if gpu else "cpu")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="restorert-") as folder:
-        settings = Settings(options.precision, device, Path(folder), options.deploy, options.images)
+        settings = Settings(
+            options.precision, device, Path(folder), options.deploy, options.images, options.dynamic
+        )
         for height, width in sizes:
             rows += _measure(console, network, settings, options, names, height, width)
     settings_json = {
@@ -255,6 +267,7 @@ def run(options: argparse.Namespace) -> int:
         "warmup": options.warmup,
         "repeats": options.repeats,
         "deploy": options.deploy,
+        "shapes": "any up to the size" if options.dynamic else "fixed",
         "weights": "random" if options.weights is None else options.weights.name,
         "transfers": "none: input and output on the device",
         "cuda_graphs": "TensorRT only",

@@ -39,6 +39,7 @@ def test_latency_records_what_it_prints(tmp_path: Path) -> None:
     assert "22.18 M parameters (paper 22.18 M)" in ran.stdout
     record = json.loads(target.read_text())
     assert record["settings"]["precision"] == "fp16"
+    assert record["settings"]["shapes"] == "fixed"
     assert record["machine"]["torch"]
     rows = record["rows"]
     names = ["torch", "torch channels_last", "onnxruntime", "openvino by hand", "openvino"]
