@@ -581,6 +581,80 @@ def test_a_folder_with_a_bad_picture(
     assert last == "3 of 3 pictures restored; skipped files of other formats: 1, folders: 1"
 
 
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    av = pytest.importorskip("av")
+    path = tmp_path / "in[red].mkv"
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("ffv1", rate=24)
+        stream.width, stream.height, stream.pix_fmt = 81, 50, "bgr0"
+        for at in range(4):
+            pixels = data.astronaut()[100 + at : 150 + at, 200:281]
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("form", ["weights", "engine"])
+def test_video(
+    weights: Path, engine: Path, clip: Path, tmp_path: Path, capsys: Capture, form: str
+) -> None:
+    import av
+
+    target = tmp_path / "out.mkv"
+    by = ["--engine", str(engine)] if form == "engine" else ["--weights", str(weights)]
+    arguments = ["video", str(clip), str(target), *by, "--codec", "ffv1"]
+    if form == "weights":
+        arguments += ["--runner", "openvino", "--encoder-option", "g=1"]
+    assert cli.main(arguments) == 0
+    stdout, stderr = capsys.readouterr()
+    assert stdout == ""
+    shapes = "1x3x52x84" if form == "weights" else "1x3x4x4 / 1x3x64x96 / 1x3x64x96"
+    assert f", shapes {shapes}\n" in stderr
+    assert stderr.splitlines()[-1].startswith("4 frames in ")
+    with av.open(str(target)) as container:
+        found = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(found) == 4
+    first = tmp_path / "first.png"
+    Image.fromarray(data.astronaut()[100:150, 200:281]).save(first)
+    assert np.abs(found[0].astype(int) - _expected(weights, first)).max() <= 1
+
+
+def test_a_damaged_video_is_told(
+    weights: Path, clip: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    whole = clip.read_bytes()
+    clip.write_bytes(whole[: len(whole) * 2 // 5])
+    assert cli.main(["video", str(clip), str(tmp_path / "a.mkv"), "--weights", str(weights)]) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"{clip} is damaged: 1 frames of 4 could be read, ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--crf", "64"], "argument --crf: takes a whole number from 0 to 63, not '64'"),
+        (["--crf", "9", "--codec", "ffv1"], "ffv1 has no crf"),
+        (["--encoder-option", "preset"], "--encoder-option takes NAME=VALUE, not 'preset'"),
+        (["--encoder-option", "=fast"], "--encoder-option takes NAME=VALUE, not '=fast'"),
+        (["--codec", "x264"], "'x264' is no video encoder"),
+        (["--tile", "0.5"], "--tile takes auto, off or a number of pixels"),
+    ],
+)
+def test_errors_of_videos(
+    weights: Path, clip: Path, tmp_path: Path, capsys: Capture, flags: list[str], message: str
+) -> None:
+    target = tmp_path / "out.mkv"
+    _fails(["video", str(clip), str(target), "--weights", str(weights), *flags], capsys, message)
+    assert not target.exists()
+
+
+def test_a_video_is_no_picture(weights: Path, clip: Path, tmp_path: Path, capsys: Capture) -> None:
+    command = ["restore", str(clip), str(tmp_path / "out.png"), "--weights", str(weights)]
+    _fails(command, capsys, "is a video by its name; use: restorert video")
+
+
 def _fitting(weights: Path, tile: str, name: str = "hinet") -> cli._FittingEngine:
     arguments = ["restore", "a", "b", "--weights", str(weights), "--model", name]
     options = cli._parser().parse_args([*arguments, "--runner", "openvino", "--tile", tile])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from restorert.export import export_onnx
     from restorert.networks import NetworkSpec, create_network, list_networks, network_spec
     from restorert.quantize import CalibrationCache, calibrate, quantize_network, read_calibration
-    from restorert.restore import classify_image, read_patches, restore_image
+    from restorert.restore import classify_image, read_patches, restore_image, restore_video
     from restorert.runners import Engine, build_engine, build_engine_file, load_engine
     from restorert.weights import load_classifier, load_network, save_network
 
@@ -50,6 +50,7 @@ _HOMES = {
     "read_patches": "restorert.restore",
     "read_recipe": "restorert.engine",
     "restore_image": "restorert.restore",
+    "restore_video": "restorert.restore",
     "save_network": "restorert.weights",
 }
 
@@ -79,6 +80,7 @@ __all__ = [
     "read_patches",
     "read_recipe",
     "restore_image",
+    "restore_video",
     "save_network",
 ]
 

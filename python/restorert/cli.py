@@ -1,4 +1,4 @@
-"""restorert restore | build | calibrate | inspect | export | classify | networks | doctor."""
+"""restorert COMMAND: pictures, videos, engines, INT8 calibration, and what works here."""
 
 from __future__ import annotations
 
@@ -43,20 +43,30 @@ def _parser() -> argparse.ArgumentParser:
     restore = commands.add_parser("restore", help="restore a picture or a folder of pictures")
     restore.add_argument("source", type=_path, help="picture, or folder of pictures")
     restore.add_argument("target", type=_path, help="picture, or folder to write them to")
-    _add_network(restore)
-    restore.add_argument(
-        "--engine", type=_path, help="a built engine; without it and --weights: hinet-tiny"
-    )
-    _add_precision(restore)
-    _add_runner(restore)
-    _add_deploy(restore)
-    restore.add_argument(
-        "--tile",
-        default="auto",
-        metavar="auto|off|N",
-        help="side of the overlapping crops in pixels; auto is what the network was tested with",
-    )
+    _add_engine(restore)
     restore.set_defaults(command=_restore)
+
+    video = commands.add_parser("video", help="restore a video, frame by frame")
+    video.add_argument("source", type=_path, help="video")
+    video.add_argument("target", type=_path, help=".mp4, .m4v, .mov, .mkv or .webm")
+    _add_engine(video)
+    video.add_argument(
+        "--codec", metavar="NAME", help="FFmpeg's encoder; default libx264, for .webm libvpx-vp9"
+    )
+    video.add_argument(
+        "--crf",
+        type=number(int, 0, 63),
+        metavar="N",
+        help="constant rate factor, lower is better; default for libx264: 16",
+    )
+    video.add_argument(
+        "--encoder-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="more of the encoder's own, such as preset=slow; may be repeated",
+    )
+    video.set_defaults(command=_video)
 
     build = commands.add_parser("build", help="build an engine file")
     _add_network(build)
@@ -201,6 +211,23 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    """What restores, and how."""
+    _add_network(parser)
+    parser.add_argument(
+        "--engine", type=_path, help="a built engine; without it and --weights: hinet-tiny"
+    )
+    _add_precision(parser)
+    _add_runner(parser)
+    _add_deploy(parser)
+    parser.add_argument(
+        "--tile",
+        default="auto",
+        metavar="auto|off|N",
+        help="side of the overlapping crops in pixels; auto is what the network was tested with",
+    )
+
+
 def _add_pictures(parser: argparse.ArgumentParser) -> None:
     """How pictures are used for INT8."""
     parser.add_argument(
@@ -312,27 +339,14 @@ def _network(options: argparse.Namespace, *, default: str | None = None) -> Rest
 
 
 def _restore(options: argparse.Namespace) -> int:
-    from restorert import load_engine, restore_image
+    from restorert import restore_image
+    from restorert.restore.video import CONTAINERS as VIDEOS
 
     tile = _tile(options.tile)
     console = _console()
-    engine: Any
-    if options.engine is not None:
-        for flag, given in (
-            ("weights", options.weights is not None),
-            ("model", options.model is not None),
-            ("precision", options.precision is not None),
-            ("runner", options.runner != "auto"),
-            ("no-deploy", not options.deploy),
-        ):
-            if given:
-                raise InputError(f"--engine excludes --{flag}: an engine brings its own")
-        engine = load_engine(options.engine)
-        console.print(engine.describe())
-    else:
-        if options.weights is None:
-            options.weights = _shipped(options.model, console)
-        engine = _FittingEngine(options, tile, console)
+    if options.source.suffix.lower() in VIDEOS and options.source.is_file():
+        raise InputError(f"{options.source} is a video by its name; use: restorert video")
+    engine = _engine(options, tile, console)
     pairs, skipped = _pairs(options.source, options.target)
     folder = options.source.is_dir()
     from rich.progress import track
@@ -354,6 +368,99 @@ def _restore(options: argparse.Namespace) -> int:
         raise InputError(f"{failed} of {len(pairs)} pictures could not be restored{skipped}")
     if folder:
         console.print(f"{len(pairs)} of {len(pairs)} pictures restored{skipped}")
+    return 0
+
+
+def _engine(
+    options: argparse.Namespace,
+    tile: Literal["auto"] | int | None,
+    console: Console,
+    *,
+    one_size: bool = False,
+) -> Engine | _FittingEngine:
+    """The engine of --engine, or one of --weights and --model that is built when it is needed."""
+    from restorert import load_engine
+
+    if options.engine is None:
+        if options.weights is None:
+            options.weights = _shipped(options.model, console)
+        return _FittingEngine(options, tile, console, one_size=one_size)
+    for flag, given in (
+        ("weights", options.weights is not None),
+        ("model", options.model is not None),
+        ("precision", options.precision is not None),
+        ("runner", options.runner != "auto"),
+        ("no-deploy", not options.deploy),
+    ):
+        if given:
+            raise InputError(f"--engine excludes --{flag}: an engine brings its own")
+    engine = load_engine(options.engine)
+    console.print(engine.describe())
+    return engine
+
+
+def _video(options: argparse.Namespace) -> int:
+    import time
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    from restorert.restore.video import restore_video
+
+    encoder_options = {}
+    for text in options.encoder_option:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise InputError(f"--encoder-option takes NAME=VALUE, not {text[:40]!r}")
+        encoder_options[name] = value
+    tile = _tile(options.tile)
+    console = _console()
+    engine = _engine(options, tile, console, one_size=True)
+    first = 0.0
+    columns = (
+        TextColumn("restoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames, {task.fields[rate]:.3g} a second,"),
+        TimeLeft(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+        task = bars.add_task("restoring", total=None, rate=0.0)
+
+        def show(done: int, of: int) -> None:
+            nonlocal first
+            first = first or time.perf_counter()
+            # Counted from the first frame on, before which the engine is built.
+            seconds = time.perf_counter() - first
+            rate = (done - 1) / seconds if seconds else 0.0
+            bars.update(task, completed=done, total=of or None, rate=rate)
+
+        started = time.perf_counter()
+        try:
+            report = restore_video(
+                options.source,
+                options.target,
+                engine,
+                tile=tile,
+                codec=options.codec,
+                crf=options.crf,
+                options=encoder_options,
+                progress=show,
+            )
+        except MemoryError as error:
+            raise _in_tiles(options.source, error) from None
+    seconds = time.perf_counter() - started
+    console.print(
+        f"{report.frames} frames in {seconds:.1f} s, the engine's start included"
+        + (f"; left out: {', '.join(report.dropped)}" if report.dropped else "")
+    )
+    if report.incomplete:
+        console.print(
+            f"{options.source} is damaged: {report.frames} frames of {report.expected or '?'} "
+            f"could be read, {report.damaged} packets could not"
+        )
     return 0
 
 
@@ -432,14 +539,20 @@ class _FittingEngine:
     """An engine that is built when the first picture comes, and again when one does not fit.
 
     Optimised for the tile where pictures come in tiles. Largest shapes grow in steps, so that a
-    folder of many sizes needs few engines.
+    folder of many sizes needs few engines; ``one_size`` is for frames that are all alike.
     """
 
     STEP = 512
 
     def __init__(
-        self, options: argparse.Namespace, tile: Literal["auto"] | int | None, console: Console
+        self,
+        options: argparse.Namespace,
+        tile: Literal["auto"] | int | None,
+        console: Console,
+        *,
+        one_size: bool = False,
     ) -> None:
+        self.one_size = one_size
         self.network = _network(options)
         self.spec = self.network.spec
         self.tile = self.spec.tile if tile == "auto" else tile
@@ -475,6 +588,8 @@ class _FittingEngine:
             return self.spec.shape_for(sides[0], sides[1])
 
         profile = ShapeProfile(shape((1, 1)), shape(best), shape(largest))
+        if self.one_size:
+            profile = ShapeProfile.fixed(shape(size))
         with _progress() as progress:
             return build_engine(
                 self.network,
@@ -980,6 +1095,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from restorert.engine import EngineCache, environment
     from restorert.engine.tensorrt_build import NO_PLUGINS
     from restorert.ops.native_call import native
+    from restorert.restore.video_frames import load_av
     from restorert.runners import BACKENDS
     from restorert.runners.cuda_runner import check_cuda
     from restorert.runners.engine import short_version
@@ -1013,6 +1129,10 @@ def _doctor(options: argparse.Namespace) -> int:
         console.print("runner cuda: runs")
     except RestorertError as error:
         console.print(f"runner cuda: no: {error}")
+    try:
+        console.print(f"video   PyAV {load_av().__version__}")
+    except RestorertError as error:
+        console.print(f"video   no: {error}")
     try:
         cache = EngineCache()
         files, size = cache.size()

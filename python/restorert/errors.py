@@ -46,6 +46,10 @@ class PictureError(RestorertError):
     """A picture file that cannot be read or written."""
 
 
+class VideoError(RestorertError):
+    """A video file that cannot be read, or that the file to write cannot hold."""
+
+
 class RecipeError(RestorertError):
     """A build recipe (engines/*.toml) that is not valid."""
 
