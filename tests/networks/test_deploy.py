@@ -47,7 +47,8 @@ def _check(name: str, only: list[str] | None, runner: str = "tensorrt_rtx") -> N
     shape = (1, net.spec.in_channels, 32 * m, 32 * m)
     before_macs, after_macs = count_macs(net, shape).exact, count_macs(deployed, shape).exact
     print(f"{name} {only or 'all'}: {before_macs} -> {after_macs} MACs")
-    assert after_macs <= 1.001 * before_macs  # a mean of a convolution costs one pixel of it
+    if "pad-heads" not in deployed.deployed:  # it adds channels for the sake of the bytes
+        assert after_macs <= 1.001 * before_macs  # a mean of a convolution costs one pixel of it
 
 
 @pytest.mark.parametrize(("name", "rewrite"), REWRITES)

@@ -27,6 +27,7 @@ from restorert.networks.spec import (
     NetworkFamily,
     NetworkSpec,
     RestorationNetwork,
+    Rewrite,
     by_name,
 )
 
@@ -188,7 +189,8 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, index: Tensor | None, mask: Tensor | None) -> Tensor:
         """[M, N, C], each window's pixels, to the same; ``index``, ``mask`` as in `Places`."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        logits = (q * self.scale) @ k.transpose(-2, -1)
+        scaled = q if self.scale == 1 else q * self.scale
+        logits = scaled @ k.transpose(-2, -1)
         if index is not None:
             bias = self.relative_position_bias_table[index].T
             logits = logits + bias.unflatten(1, logits.shape[2:])
@@ -196,6 +198,30 @@ class WindowAttention(nn.Module):
             logits = logits + mask
         out = (torch.softmax(logits, dim=-1) @ v).transpose(1, 2)
         return cast(Tensor, self.proj(out.flatten(2)))
+
+
+# Channels of a head that kernels take whole: tensor cores and vectors have multiples of 8.
+_HEAD_MULTIPLE = 8
+
+
+def _pad_heads(network: nn.Module) -> int:
+    blocks = [module for module in network.modules() if isinstance(module, WindowAttention)]
+    for block in blocks:
+        width, heads = block.proj.out_features, block.heads
+        channels = width // heads
+        padding = (0, 0, 0, -channels % _HEAD_MULTIPLE)
+        weight = block.qkv.weight.detach().unflatten(0, (3, heads, channels))
+        bias = block.qkv.bias.detach().unflatten(0, (3, heads, channels))
+        scale = torch.tensor([block.scale, 1.0, 1.0], dtype=weight.dtype)[:, None, None]
+        weight = F.pad(weight * scale[..., None], padding)
+        bias = F.pad(bias * scale, padding[2:])
+        back = F.pad(block.proj.weight.detach().unflatten(1, (heads, channels)), padding[2:])
+        qkv = nn.Linear(width, bias.numel(), dtype=weight.dtype)
+        qkv.weight.data, qkv.bias.data = weight.flatten(0, 2), bias.flatten()
+        proj = nn.Linear(bias.numel() // 3, width, dtype=weight.dtype)
+        proj.weight.data, proj.bias.data = back.flatten(1), block.proj.bias.detach()
+        block.qkv, block.proj, block.scale = qkv, proj, 1.0
+    return len(blocks)
 
 
 class Mlp(nn.Module):
@@ -276,6 +302,14 @@ class PatchEmbed(nn.Module):
 class SwinIR(RestorationNetwork):
     """SwinIR of the published sizes without upsampling. See `SwinIRConfig`."""
 
+    rewrites = (
+        Rewrite(
+            "pad-heads",
+            "q . k = [q, 0] . [k, 0] and (s q) . k = (s W_q x) . k: heads of 30 channels become "
+            "heads of 32, which need no copy before the attention",
+            _pad_heads,
+        ),
+    )
     features_channels_last = True
     mean: Tensor
     bias_rows: Tensor | None
