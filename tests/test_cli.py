@@ -581,6 +581,17 @@ def test_a_folder_with_a_bad_picture(
     assert last == "3 of 3 pictures restored; skipped files of other formats: 1, folders: 1"
 
 
+def test_self_ensemble(weights: Path, picture: Path, tmp_path: Path, capsys: Capture) -> None:
+    plain, target = tmp_path / "plain.png", tmp_path / "out.png"
+    command = ["restore", str(picture), str(target), "--weights", str(weights), "--runner", "torch"]
+    assert cli.main([*command, "--self-ensemble", "8"]) == 0
+    ensemble = rr.SelfEnsemble(rr.build_engine(rr.load_network(weights), runner="torch"), 8)
+    rr.restore_image(picture, plain, ensemble)
+    assert np.array_equal(_pixels(target), _pixels(plain))
+    capsys.readouterr()
+    _fails([*command, "--self-ensemble", "3"], capsys, "has 1, 2, 4 or 8 members, not 3")
+
+
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     av = pytest.importorskip("av")

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from restorert.export import export_onnx
     from restorert.networks import NetworkSpec, create_network, list_networks, network_spec
     from restorert.quantize import CalibrationCache, calibrate, quantize_network, read_calibration
-    from restorert.restore import classify_image, read_patches, restore_image, restore_video
+    from restorert.restore import (
+        SelfEnsemble,
+        classify_image,
+        read_patches,
+        restore_image,
+        restore_video,
+    )
     from restorert.runners import Engine, build_engine, build_engine_file, load_engine
     from restorert.weights import load_classifier, load_network, save_network
 
@@ -32,6 +38,7 @@ _HOMES = {
     "NetworkSpec": "restorert.networks",
     "Recipe": "restorert.engine",
     "RestorertError": "restorert.errors",
+    "SelfEnsemble": "restorert.restore",
     "ShapeProfile": "restorert.engine",
     "build_engine": "restorert.runners",
     "build_engine_file": "restorert.runners",
@@ -61,6 +68,7 @@ __all__ = [
     "NetworkSpec",
     "Recipe",
     "RestorertError",
+    "SelfEnsemble",
     "ShapeProfile",
     "__version__",
     "build_engine",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from restorert.engine.tensorrt_build import Progress
     from restorert.networks import RestorationNetwork
     from restorert.quantize import CalibrationCache, Patches
+    from restorert.restore import SelfEnsemble
     from restorert.runners import Engine
 
 
@@ -226,6 +227,13 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         metavar="auto|off|N",
         help="side of the overlapping crops in pixels; auto is what the network was tested with",
     )
+    parser.add_argument(
+        "--self-ensemble",
+        type=number(int, 1, 8),
+        default=1,
+        metavar="1|2|4|8",
+        help="average so many mirrored and turned runs: better by some tenths of a dB, and slower",
+    )
 
 
 def _add_pictures(parser: argparse.ArgumentParser) -> None:
@@ -377,8 +385,23 @@ def _engine(
     console: Console,
     *,
     one_size: bool = False,
-) -> Engine | _FittingEngine:
+) -> Engine | _FittingEngine | SelfEnsemble:
     """The engine of --engine, or one of --weights and --model that is built when it is needed."""
+    from restorert.restore import SelfEnsemble
+
+    members = options.self_ensemble
+    # The last four members of eight swap height and width.
+    engine = _one_engine(options, tile, console, one_size=one_size and members < 8)
+    return engine if members == 1 else SelfEnsemble(engine, members)
+
+
+def _one_engine(
+    options: argparse.Namespace,
+    tile: Literal["auto"] | int | None,
+    console: Console,
+    *,
+    one_size: bool,
+) -> Engine | _FittingEngine:
     from restorert import load_engine
 
     if options.engine is None:

@@ -4,6 +4,7 @@ from restorert.restore.classify import classify_image, classify_picture
 from restorert.restore.images import MAX_PIXELS, Picture, read_image, write_image
 from restorert.restore.patches import read_patches
 from restorert.restore.pictures import Engine, restore_image, restore_picture
+from restorert.restore.self_ensemble import SelfEnsemble
 from restorert.restore.tiles import restore_tiled, tile_grid
 from restorert.restore.video import VideoReport, restore_video
 
@@ -11,6 +12,7 @@ __all__ = [
     "MAX_PIXELS",
     "Engine",
     "Picture",
+    "SelfEnsemble",
     "VideoReport",
     "classify_image",
     "classify_picture",

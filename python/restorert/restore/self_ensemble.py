@@ -1,0 +1,67 @@
+"""Geometric self-ensemble: the mean of what a network makes of a picture's mirror images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restorert.errors import InputError
+from restorert.networks.spec import NetworkSpec
+from restorert.restore.pixels import Engine, from_unit_range, run_engine, to_unit_range
+
+COUNTS = (1, 2, 4, 8)
+
+
+class SelfEnsemble:
+    """An engine that runs another one on mirrored and turned pictures and averages the results.
+
+    Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution" (EDSR, CVPRW
+    2017), section 3.4; what papers mark by a plus sign (EDSR+, SwinIR+). It costs ``count`` times
+    the time. It is for networks that were trained on mirrored and turned pictures, as those of this
+    package were.
+
+    Args:
+        engine: see `restorert.restore.Engine`; an engine of one fixed size takes count 8 for square
+            pictures only, since the last four swap height and width.
+        count: 1, 2 (mirrored left to right), 4 (and top to bottom), or 8 (and transposed).
+
+    Raises:
+        InputError: another count.
+    """
+
+    def __init__(self, engine: Engine, count: int = 8) -> None:
+        if count not in COUNTS:
+            raise InputError(f"a self-ensemble has 1, 2, 4 or 8 members, not {count}")
+        self.engine = engine
+        self.count = count
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The spec of the network the engine runs."""
+        return self.engine.spec
+
+    def __call__(self, frames: NDArray[Any]) -> NDArray[Any]:
+        """Restore a batch, see `restorert.restore.Engine`: numpy arrays, averaged as floats."""
+        planes = to_unit_range(frames) if frames.dtype == np.uint8 else frames
+        total = np.zeros(planes.shape, np.float32)
+        for member in range(self.count):
+            restored = run_engine(self.engine, np.ascontiguousarray(_turned(planes, member)))
+            total += _turned_back(restored, member)
+        total /= self.count
+        if frames.dtype == np.uint8:
+            return from_unit_range(total, np.uint8, self.spec.rounding)
+        return total.astype(frames.dtype)
+
+
+def _turned(planes: NDArray[Any], member: int) -> NDArray[Any]:
+    if member & 1:
+        planes = planes[..., ::-1]
+    if member & 2:
+        planes = planes[..., ::-1, :]
+    return planes.swapaxes(-1, -2) if member & 4 else planes
+
+
+def _turned_back(planes: NDArray[Any], member: int) -> NDArray[Any]:
+    return _turned(planes.swapaxes(-1, -2) if member & 4 else planes, member & 3)
