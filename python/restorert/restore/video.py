@@ -41,6 +41,8 @@ CONTAINERS = {
     ".webm": "libvpx-vp9",
 }
 
+_MP4 = (".mp4", ".m4v", ".mov")
+
 # Quality that shows no loss beside the source: the default constant rate factor of each encoder.
 _QUALITY = {"libx264": 16, "libx265": 18, "libvpx-vp9": 20, "libsvtav1": 20}
 
@@ -117,6 +119,7 @@ def restore_video(
         InputError: ``target`` cannot be written, or an encoder or option that does not exist.
         RunnerUnavailableError: PyAV is not installed.
         RestorertError: what `restore_picture` raises.
+        OSError: the disk is full.
     """
     load_av()
     source, target = Path(source), Path(target)
@@ -138,17 +141,12 @@ def restore_video(
                             progress(done, max(reader.expected, done) if reader.expected else 0)
                     yield item
 
-        try:
-            with replace_atomically(target) as temporary:
-                writer = _Writer(container, video, source, target, temporary, encoder)
-                with contextlib.closing(_in_thread(restored())) as items:
-                    frames = writer.write(items)
-                if not frames:
-                    raise VideoError(f"{source}: none of its frames can be decoded; get it again")
-        except OSError as error:
-            raise InputError(
-                f"cannot write {target}: {getattr(error, 'strerror', None) or error}"
-            ) from None
+        with replace_atomically(target) as temporary:
+            writer = _Writer(container, video, source, target, temporary, encoder)
+            with contextlib.closing(_in_thread(restored())) as items:
+                frames = writer.write(items)
+            if not frames:
+                raise VideoError(f"{source}: none of its frames can be decoded; get it again")
     return VideoReport(frames, reader.expected, reader.damaged, writer.dropped)
 
 
@@ -439,7 +437,7 @@ class _Writer:
             early.append(item)
         if first is None:
             return 0
-        options = {"movflags": "+faststart"} if self.target.suffix in (".mp4", ".mov") else {}
+        options = {"movflags": "+faststart"} if self.target.suffix.lower() in _MP4 else {}
         with av.open(str(self.temporary), "w", container_options=options) as output:
             self._begin(output, first)
             for packet in early:
@@ -485,7 +483,7 @@ class _Writer:
         shape = self.video.sample_aspect_ratio
         if shape:
             context.sample_aspect_ratio = shape
-        if self.encoder.name == "libx265" and self.target.suffix in (".mp4", ".mov", ".m4v"):
+        if self.encoder.name == "libx265" and self.target.suffix.lower() in _MP4:
             context.codec_tag = "hvc1"  # the only one that Apple's players take
         if first.matrix is not None:
             self.stream.set_display_matrix(first.matrix)
