@@ -1,6 +1,6 @@
 """Measure the shipped network on pictures that it has never seen, beside BM3D and non-local means.
 
-    python benchmarks/quality.py [--json FILE] [--picture FILE] [--weights FILE] [--without-bm3d]
+    python benchmarks/quality.py [--json FILE] [--picture FILE] [--chart FILE] [--without-bm3d]
 
 scikit-image's astronaut, coffee, cat and rocket: white Gaussian noise of sigma 25, seeded, neither
 clamped nor rounded, as the literature measures; and JPEG of quality 40. PSNR of results clamped to
@@ -28,6 +28,7 @@ import report
 import restorert as rr
 from restorert.command_line import number
 from restorert.errors import InputError
+from restorert.files import check_output, replace_atomically
 from restorert.restore import Picture, write_image
 from restorert.restore.images import check_target
 from restorert.training.degradations import GaussianNoise, Jpeg
@@ -48,13 +49,18 @@ def main() -> int:
         "--weights", default="hinet-tiny", metavar="FILE", help="of another network"
     )
     parser.add_argument("--runner", default="openvino", help="default: openvino")
-    parser.add_argument("--precision", default="fp32,bf16", help="comma-separated")
+    parser.add_argument(
+        "--precision",
+        default="fp32,bf16,bf16x4,bf16x8",
+        help="comma-separated; bf16x4 is a self-ensemble of four runs",
+    )
     parser.add_argument(
         "--repeats", type=number(int, 1, 10**6), default=5, help="calls timed of what is fast"
     )
     parser.add_argument("--without-bm3d", action="store_true", help="it takes minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as well")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="input, output, target")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="PSNR over time, by matplotlib")
     return report.main(parser, run)
 
 
@@ -62,28 +68,39 @@ def run(options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140)
     if options.picture:
         check_target(options.picture, Picture(np.zeros((1, 1, 3), np.uint8)))
+    if options.chart:
+        check_output(options.chart)
     report.print_header(console)
     clean, noisy = held_out()
     jpeg = Jpeg((QUALITY, QUALITY), 0.0)
     packed = {n: jpeg(p, np.random.default_rng(0)) for n, p in clean.items()}
     network = rr.load_network(options.weights)
-    largest = (1, 3, *(max(p.shape[axis] for p in clean.values()) for axis in (0, 1)))
+    side = max(max(p.shape[:2]) for p in clean.values())
 
     rows: list[dict[str, Any]] = []
     shown: dict[str, Floats] = {}
-    precisions = options.precision.split(",")
-    for precision in precisions:
-        engine = rr.build_engine(network, precision=precision, shape=largest, runner=options.runner)
+    forms = options.precision.split(",")
+    for form in forms:
+        precision, _, members = form.partition("x")
+        if members not in ("", "2", "4", "8"):
+            raise InputError(f"--precision takes names such as bf16, or bf16x8, not {form!r}")
+        engine = rr.build_engine(
+            network, precision=precision, shape=(1, 3, side, side), runner=options.runner
+        )
         console.print(engine.describe(), highlight=False, soft_wrap=True)
-        label = f"{network.spec.name}, {precision}"
+        label = f"{network.spec.name}, {precision}" + (f", {members} runs" if members else "")
+        ensemble = rr.SelfEnsemble(engine, int(members or 1))
 
-        def restore(picture: Floats, engine: rr.Engine = engine) -> NDArray[Any]:
+        def restore(
+            picture: Floats, engine: rr.SelfEnsemble = ensemble, one: rr.Engine = engine
+        ) -> NDArray[Any]:
             planes = np.ascontiguousarray(picture.transpose(2, 0, 1))[None]
-            return np.asarray(engine(planes))[0].transpose(1, 2, 0)
+            run: Any = one if engine.count == 1 else engine
+            return np.asarray(run(planes))[0].transpose(1, 2, 0)
 
         for task, degraded in (("noise", noisy), ("jpeg", packed), ("clean", clean)):
             rows += _measure(label, task, restore, degraded, clean, options.repeats, warm=True)
-        if precision == precisions[0]:
+        if form == forms[0]:
             shown = {name: np.clip(restore(noisy[name]), 0, 1) for name in PICTURES}
     rows += _non_local_means(noisy, clean)
     if not options.without_bm3d:
@@ -98,6 +115,8 @@ def run(options: argparse.Namespace) -> int:
         report.write_json(options.json, "quality", settings, rows)
     if options.picture:
         write_image(options.picture, Picture(_sheet(noisy, shown, clean)), quality=90)
+    if options.chart:
+        _chart(options.chart, rows)
     return 0
 
 
@@ -208,6 +227,33 @@ def _print(console: Console, rows: list[dict[str, Any]]) -> None:
                 "-" if took is None or slowest is None else f"{slowest / took:.1f}",
             )
         console.print(table)
+
+
+def _chart(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Mean PSNR at `SIGMA` over the seconds of a call: higher and further left is better."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise InputError("--chart needs matplotlib: pip install matplotlib") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    timed = [row for row in rows if row["task"] == "noise" and "seconds" in row]
+    for method in dict.fromkeys(row["method"] for row in timed):
+        of_method = [row for row in timed if row["method"] == method]
+        seconds = float(np.sum([row["seconds"] for row in of_method]))
+        decibels = float(np.mean([row["psnr_db"] for row in of_method]))
+        ours = method.startswith("hinet")
+        axes.scatter(seconds, decibels, s=60, color="tab:blue" if ours else "tab:gray", zorder=2)
+        axes.annotate(method, (seconds, decibels), (7, 5), textcoords="offset points", fontsize=9)
+    axes.set_xscale("log")
+    axes.margins(x=0.2, y=0.15)
+    axes.set_xlabel("seconds for the four pictures, 2 CPU cores")
+    axes.set_ylabel(f"PSNR in dB, noise of sigma {SIGMA:g}")
+    axes.grid(alpha=0.3, which="both")
+    with replace_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=130)
 
 
 def _sheet(
