@@ -218,7 +218,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", type=_path, help="a built engine; without it and --weights: hinet-tiny"
     )
-    _add_precision(parser)
+    _add_precision(parser, "int8")
     _add_runner(parser)
     _add_deploy(parser)
     parser.add_argument(
@@ -647,6 +647,7 @@ def _build(options: argparse.Namespace) -> int:
     from restorert.networks import network_spec
     from restorert.runners import choose_backend, spec_of
     from restorert.runners.engine import short_version
+    from restorert.weights import shipped_calibrations
 
     recipe = read_recipe(options.recipe) if options.recipe is not None else None
     profile = _profile(options) or (recipe.profile if recipe else None)
@@ -685,10 +686,13 @@ def _build(options: argparse.Namespace) -> int:
             if options.images is None:
                 _refuse(options, ("patches", "noise", "limit"), "without --images")
         elif options.images is None:
-            raise InputError(
-                "int8 needs pictures to calibrate on with --images DIR, or a file from "
-                "`restorert calibrate` with --onnx FILE"
-            )
+            name = options.model or (recipe.network if recipe else None)
+            if options.weights is not None or name not in shipped_calibrations():
+                raise InputError(
+                    "int8 needs pictures to calibrate on with --images DIR, or a file from "
+                    "`restorert calibrate` with --onnx FILE"
+                )
+            _refuse(options, _PICTURES, "without --images")
         network = _network(options, default=recipe.network if recipe else None)
     if recipe is not None:
         spec = spec_of(read_metadata(network)) if options.onnx else network.spec

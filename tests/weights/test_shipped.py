@@ -13,9 +13,10 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import restorert as rr
 from restorert import cli
+from restorert.quantize import shipped_calibration
 from restorert.restore import Picture, read_image, write_image
 from restorert.training.degradations import GaussianNoise, Jpeg
-from restorert.weights import shipped_weights
+from restorert.weights import shipped_calibrations, shipped_weights
 
 NAMES = sorted(shipped_weights())
 
@@ -84,6 +85,50 @@ def test_it_restores(degradation: object, least: float) -> None:
     clean = picture()
     degraded = degradation(clean, np.random.default_rng(0))  # type: ignore[operator]
     assert gain(degraded, clean) >= least
+
+
+def test_int8_needs_no_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
+    network = rr.load_network("hinet-tiny")
+    engine = rr.build_engine(network, precision="int8", shape=(1, 3, 192, 256), runner="openvino")
+    assert engine.sidecar is not None
+    assert engine.sidecar.precision_ran == "int8"
+    assert engine.sidecar.precisions["int8"] > 0.85 * sum(engine.sidecar.precisions.values())
+    noisy = GaussianNoise((25, 25), 0.0)(picture(), np.random.default_rng(0))
+    planes = np.ascontiguousarray(noisy.transpose(2, 0, 1))[None]
+    with torch.no_grad():
+        expected = network(torch.from_numpy(planes)).numpy()
+    clean = picture().transpose(2, 0, 1)[None]
+    psnr = [
+        peak_signal_noise_ratio(clean, found.clip(0, 1), data_range=1.0)
+        for found in (engine(planes), expected)
+    ]
+    print(psnr)
+    assert psnr[0] > psnr[1] - 0.1  # measured: 0.02 dB less
+    assert engine.fallback is not None
+    # The same by the command line, and for other weights not at all.
+    path = tmp_path / "tiny.engine"
+    command = ["build", "--precision", "int8", "--runner", "openvino", "-o", str(path)]
+    assert cli.main([*command, "--model", "hinet-tiny"]) == 0
+    assert "runs int8" in capsys.readouterr().err
+    assert rr.load_engine(path).runner.precision == "int8"
+    with pytest.raises(rr.RestorertError, match="restorert calibrate --images"):
+        rr.build_engine(rr.create_network("hinet-tiny"), precision="int8", runner="openvino")
+    assert cli.main([*command, "--weights", str(tmp_path / "other.pth")]) == 2
+    assert "int8 needs pictures to calibrate on" in capsys.readouterr().err
+    with pytest.raises(rr.RestorertError, match="the torch runner has no int8"):
+        rr.build_engine(network, precision="int8", runner="torch")
+
+
+def test_the_calibration_is_of_the_weights() -> None:
+    for name in shipped_calibrations():
+        network = rr.load_network(name)
+        calibration = shipped_calibration(network)
+        assert calibration is not None
+        assert calibration.network == name
+        assert shipped_calibration(rr.create_network(name)) is None
+    assert list(shipped_calibrations()) == ["hinet-tiny"]
 
 
 def test_restore_without_weights_uses_it_and_says_so(

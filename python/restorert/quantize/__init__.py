@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from restorert.quantize.cache import CalibrationCache, read_calibration
+from restorert.quantize.cache import CalibrationCache, read_calibration, shipped_calibration
 from restorert.quantize.calibration import METHODS, Histogram, Patches
 from restorert.quantize.quality import (
     DROP_LIMITS,
@@ -26,5 +26,6 @@ __all__ = [
     "measure_quality",
     "quantize_network",
     "read_calibration",
+    "shipped_calibration",
     "ssim",
 ]

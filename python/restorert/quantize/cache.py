@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from restorert.errors import CalibrationError, printable
 from restorert.files import replace_atomically
+from restorert.networks import RestorationNetwork
 from restorert.quantize.calibration import METHODS
+from restorert.weights import shipped_calibrations, weights_hash
 
 FORMAT = 1
 _MOST_BYTES = 64 * 2**20
@@ -150,6 +152,15 @@ def read_calibration(path: str | os.PathLike[str]) -> CalibrationCache:
 
 LARGEST = 65504.0  # float16's
 LARGEST_SCALE = 515.5  # the largest of float16 whose 127 steps are within LARGEST
+
+
+def shipped_calibration(network: RestorationNetwork) -> CalibrationCache | None:
+    """The calibration that comes with the package for just these weights, or None."""
+    path = shipped_calibrations().get(network.spec.name)
+    if path is None:
+        return None
+    calibration = read_calibration(path)
+    return calibration if calibration.weights_sha256 == weights_hash(network) else None
 
 
 def _is_number(value: object) -> bool:

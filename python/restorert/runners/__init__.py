@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ from restorert.networks import (
     list_networks,
     network_spec,
 )
+from restorert.quantize import CalibrationCache, quantize_network, shipped_calibration
 from restorert.runners.base import Backend, Runner
 from restorert.runners.cuda_runner import CUDARunner, check_cuda
 from restorert.runners.engine import Engine
@@ -137,12 +140,48 @@ def _exporter_fingerprint() -> str:
 def _cached_onnx(
     network: RestorationNetwork, precision: str, cache: EngineCache, weights: str
 ) -> Path:
+    return _cached_file(
+        network,
+        precision,
+        {"weights": weights, "deployed": network.deployed},
+        cache,
+        lambda target: export_onnx(network, target, precision=precision, deploy=False),
+    )
+
+
+def _cached_int8(
+    network: RestorationNetwork,
+    calibration: CalibrationCache,
+    cache: EngineCache,
+    weights: str,
+    deploy: bool,
+) -> Path:
+    content = json.dumps([calibration.scales, calibration.keep], sort_keys=True)
+    return _cached_file(
+        network,
+        "int8",
+        {
+            "weights": weights,
+            "deploy": deploy,
+            "calibration": hashlib.sha256(content.encode()).hexdigest(),
+        },
+        cache,
+        lambda target: quantize_network(network, target, calibration=calibration, deploy=deploy),
+    )
+
+
+def _cached_file(
+    network: RestorationNetwork,
+    precision: str,
+    facts: dict[str, Any],
+    cache: EngineCache,
+    write: Callable[[Path], object],
+) -> Path:
     spec: NetworkSpec = network.spec
     facts = {
-        "weights": weights,
+        **facts,
         "spec": dataclasses.asdict(spec),
         "precision": precision,
-        "deployed": network.deployed,
         "exporter": _exporter_fingerprint(),
     }
     path = cache.path(f"{spec.name}-{precision}", facts, ".onnx")
@@ -157,7 +196,7 @@ def _cached_onnx(
         )
 
     def export(target: Path) -> None:
-        export_onnx(network, target, precision=precision, deploy=False)
+        write(target)
         with replace_atomically(digest) as temporary:
             temporary.write_bytes(sha256_of(target).encode())
 
@@ -227,8 +266,9 @@ def build_engine_file(
         network: a network, or the path of an ONNX file from `export_onnx` or
             `quantize_network`.
         path: where to write; None keeps the file in the cache and reuses one that is there.
-        precision: fp32, fp16, bf16 or, of a file from `restorert.quantize_network`, int8. An ONNX
-            file brings its own, which must be equal.
+        precision: fp32, fp16, bf16 or int8. An ONNX file brings its own, which must be equal;
+            int8 needs such a file, from `quantize_network`, but for the networks whose calibration
+            comes with the package (hinet-tiny).
         shape: optimise for this [N, C, H, W]; any smaller size is accepted too.
         profile: instead of ``shape``: the exact smallest, best and largest shapes.
         runner: see `choose_backend`.
@@ -245,10 +285,13 @@ def build_engine_file(
         RestorertError: InputError, BuildError or RunnerUnavailableError, one line each.
     """
     check_engine_precision(precision)
+    calibration = None
     if precision == "int8" and isinstance(network, RestorationNetwork):
-        raise InputError(
-            f"an int8 engine is built from a calibrated ONNX file; make it by {CALIBRATE}"
-        )
+        calibration = shipped_calibration(network)
+        if calibration is None:
+            raise InputError(
+                f"an int8 engine is built from a calibrated ONNX file; make it by {CALIBRATE}"
+            )
     if shape is not None and profile is not None:
         raise InputError("give a shape or a profile, not both")
     backend = choose_backend(runner, to_run=to_run)
@@ -286,8 +329,11 @@ def build_engine_file(
         weights = weights_hash(network)
         if progress:
             progress("exporting to ONNX", 0.0)
-        form = network.deploy(backend.name) if deploy else network
-        onnx_path = _cached_onnx(form, backend.onnx_precision(precision), cache, weights)
+        if calibration is not None:
+            onnx_path = _cached_int8(network, calibration, cache, weights, deploy)
+        else:
+            form = network.deploy(backend.name) if deploy else network
+            onnx_path = _cached_onnx(form, backend.onnx_precision(precision), cache, weights)
         if progress:
             progress("exporting to ONNX", 1.0)
         metadata = read_metadata(onnx_path)
@@ -474,7 +520,8 @@ def build_engine(
     one, whose engine is built when the first such frame comes; see `Engine.frames_repeated`.
     """
     if runner == "auto":
-        runner = _first_that_runs(isinstance(network, RestorationNetwork))
+        in_memory = isinstance(network, RestorationNetwork) and precision != "int8"
+        runner = _first_that_runs(in_memory)
     arguments: dict[str, Any] = {
         "shape": shape,
         "profile": profile,
@@ -485,6 +532,8 @@ def build_engine(
     if runner in IN_MEMORY:
         if not isinstance(network, RestorationNetwork):
             raise InputError(f"the {runner} runner runs networks, not ONNX files")
+        if precision == "int8":
+            raise InputError(f"the {runner} runner has no int8; tensorrt and openvino have")
         engine = Engine(IN_MEMORY[runner](network, precision, deploy=deploy), network.spec)
     else:
         path = build_engine_file(
@@ -499,4 +548,4 @@ def build_engine(
     return engine
 
 
-_SAFER = {"fp16": "bf16", "bf16": "fp32"}
+_SAFER = {"int8": "fp16", "fp16": "bf16", "bf16": "fp32"}

@@ -2,7 +2,13 @@
 
 from restorert.weights.checkpoint import Checkpoint, CheckpointSource, read_checkpoint
 from restorert.weights.classifier import load_classifier
-from restorert.weights.network import load_network, save_network, shipped_weights, weights_hash
+from restorert.weights.network import (
+    load_network,
+    save_network,
+    shipped_calibrations,
+    shipped_weights,
+    weights_hash,
+)
 
 __all__ = [
     "Checkpoint",
@@ -11,6 +17,7 @@ __all__ = [
     "load_network",
     "read_checkpoint",
     "save_network",
+    "shipped_calibrations",
     "shipped_weights",
     "weights_hash",
 ]

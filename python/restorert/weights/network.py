@@ -34,6 +34,12 @@ def shipped_weights() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.safetensors"))}
 
 
+def shipped_calibrations() -> dict[str, Path]:
+    """The INT8 calibrations that come with the package, by the name of their network."""
+    found = sorted(_SHIPPED.glob("*.int8.json"))
+    return {path.name.removesuffix(".int8.json"): path for path in found}
+
+
 def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> RestorationNetwork:
     """The network a checkpoint belongs to: family, variant and sizes are read off the tensors.
 
