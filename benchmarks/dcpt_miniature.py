@@ -4,8 +4,9 @@
 
 A NAFNet of 1/4 width is pre-trained on five degradations (Hu et al., ICLR 2025), then fine-tuned to
 restore all five, beside the same network of random weights trained for as many steps on the same
-pairs. Accuracy and PSNR are of crops of whole pictures that no training saw. A pause changes
-nothing: the runs in --out resume.
+pairs. Accuracy and PSNR are of crops of whole pictures that no training saw: those of --hold-out,
+and scikit-image's astronaut, coffee, cat and rocket. A pause changes nothing: the runs in --out
+resume.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from skimage import data
 from torch import Tensor
 
 import report
@@ -31,6 +33,7 @@ from restorert.training.degradations import dcpt_degradations
 from restorert.training.trainer import export_run
 
 CROPS, PATCH = 400, 64
+MEASURED = (data.astronaut, data.coffee, data.cat, data.rocket)
 
 
 def main() -> int:
@@ -58,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
             raise InputError(f"--hold-out {name}: no such picture in {options.images}")
     seen = [levels for name, levels in photographs.items() if name not in held]
     unseen = Pairs(
-        [photographs[name] for name in held],
+        [photographs[name] for name in held] + [np.asarray(p()) for p in MEASURED],
         list(dcpt_degradations().values()),
         hardened=False,
         seed=12345,

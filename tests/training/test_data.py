@@ -114,6 +114,22 @@ def test_each_hardening_stays_in_range_and_adds_detail(share: str) -> None:
     assert detail[1.0] > detail[0.0] * least
 
 
+def test_darkened_crops_come_in_their_share_and_range() -> None:
+    white = [np.full((64, 64, 3), 255, np.uint8)]
+
+    def exposures(**options: object) -> np.ndarray:
+        pairs = Pairs(white, [NOISE], hardened=False, **options)  # type: ignore[arg-type]
+        batches = [pairs.batch(step, 100, 16).clean for step in range(4)]
+        return torch.cat(batches).amax(dim=(1, 2, 3)).numpy()
+
+    found = exposures(darkened=(0.6, 0.1))
+    assert 0.5 < (found < 1).mean() < 0.7
+    assert 0.1 <= found.min() < 0.15
+    assert 0.2 < (exposures() < 1).mean() < 0.4
+    assert 0.5 <= exposures().min() < 0.55
+    assert (exposures(darkened=(0.0, 0.1)) == 1).all()
+
+
 @pytest.mark.parametrize(
     ("photographs", "degradations", "shares", "message"),
     [

@@ -285,6 +285,7 @@ def test_recipes_and_phases_that_are_none_are_refused() -> None:
             dataclasses.replace(MINI, phases=phases)
     for field, value, needed in (
         ("ema", 1.0, "0 <= ema < 1"),
+        ("darkened", (0.5, 1.5), "darkened of two numbers from 0 to 1"),
         ("steps", 0, r"1 <= steps < 2\*\*31"),
         ("steps", 10**400, r"1 <= steps < 2\*\*31"),
         ("learning_rate", 0.0, "0 < learning_rate <= 1"),

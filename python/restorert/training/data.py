@@ -130,6 +130,7 @@ class Pairs:
         *,
         shares: Sequence[float] | None = None,
         hardened: bool = True,
+        darkened: tuple[float, float] = (0.3, 0.5),
         seed: int = 0,
     ) -> None:
         """Hold the photographs, and halves of them.
@@ -139,6 +140,7 @@ class Pairs:
             degradations: one is drawn a crop; its place in the list is the crop's label.
             shares: how often each is drawn, any positive numbers; None for all alike.
             hardened: crops with hard edges added: see the class.
+            darkened: the share of crops whose exposure is lessened, and to what at the least.
             seed: of everything drawn.
 
         Raises:
@@ -155,6 +157,7 @@ class Pairs:
         self.shares = weights / weights.sum()
         self.seed = seed
         self.hardened = hardened
+        self.darkened = darkened
         self.pictures = [shrink(picture, n) for n in (1, 2, 4) for picture in photographs]
 
     def batch(self, step: int, count: int, patch: int) -> Batch:
@@ -204,8 +207,9 @@ class Pairs:
                 crop = _grained(crop, rng)
         if rng.random() < 0.5:
             crop = crop[..., rng.permutation(3)]
-        if rng.random() < 0.3:
-            crop = np.float32(rng.uniform(0.5, 1.0)) * crop
+        share, least = self.darkened
+        if rng.random() < share:
+            crop = np.float32(rng.uniform(least, 1.0)) * crop
         return np.asarray(crop, np.float32)
 
     def _cut(

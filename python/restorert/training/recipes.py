@@ -54,6 +54,7 @@ class Recipe:
         ema: decay of the mean of the weights that is validated and exported, below 1.
         degradations: share, degradation.
         hardened: crops with hard edges added, see `Pairs`.
+        darkened: share and least exposure of darkened crops, see `Pairs`.
         precision: "bf16" runs convolutions in bfloat16 (autocast) over float32 weights.
         zeroed: modules whose weights start at 0, such as the last convolution before the residual
             is added: the network starts as the identity and needs not learn to be it.
@@ -75,6 +76,7 @@ class Recipe:
     ema: float = 0.999
     degradations: tuple[tuple[float, Degradation], ...] = ((1.0, GaussianNoise()),)
     hardened: bool = True
+    darkened: tuple[float, float] = (0.3, 0.5)
     precision: Literal["fp32", "bf16"] = "fp32"
     zeroed: tuple[str, ...] = ()
     seed: int = 0
@@ -91,6 +93,11 @@ class Recipe:
             ("0 < learning_rate <= 1", self.learning_rate, 0 < self.learning_rate <= 1),
             ("0 <= final_rate <= 1", self.final_rate, 0 <= self.final_rate <= 1),
             ("gradient_norm > 0", self.gradient_norm, self.gradient_norm > 0),
+            (
+                "darkened of two numbers from 0 to 1",
+                self.darkened,
+                len(self.darkened) == 2 and all(0 <= value <= 1 for value in self.darkened),
+            ),
             ("0 <= seed < 2**63", self.seed, 0 <= self.seed < 2**63),
             ("validation_steps >= 1", self.validation_steps, self.validation_steps >= 1),
         ):
@@ -156,6 +163,8 @@ _DCPT_MINIATURE = Recipe(
     degradations=tuple((1.0, made) for made in dcpt_degradations().values()),
     # Drawn lines would pass for rain, grain for noise.
     hardened=False,
+    # Else what is dark by itself passes for low light.
+    darkened=(0.6, 0.1),
     zeroed=("ending",),
     validation_steps=250,
 )

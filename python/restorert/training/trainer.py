@@ -105,6 +105,7 @@ class Trainer:
             [made for _, made in recipe.degradations],
             shares=[share for share, _ in recipe.degradations],
             hardened=recipe.hardened,
+            darkened=recipe.darkened,
             seed=recipe.seed,
         )
         self.validation = [_middle(picture, 256) for picture in validation]
