@@ -16,8 +16,13 @@ except ImportError:  # the kernels' tests on a GPU machine do without
     pass
 else:
     # The same cases at every run; HYPOTHESIS_PROFILE=explore looks for new ones.
-    hypothesis.settings.register_profile("repeatable", derandomize=True)
-    hypothesis.settings.register_profile("explore", max_examples=1000)
+    # Folders of fixtures are shared on purpose; how long a draw takes depends on the machine.
+    checks = hypothesis.HealthCheck
+    common = hypothesis.settings(
+        deadline=None, suppress_health_check=[checks.function_scoped_fixture, checks.too_slow]
+    )
+    hypothesis.settings.register_profile("repeatable", common, derandomize=True)
+    hypothesis.settings.register_profile("explore", common, max_examples=1000)
     hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 REQUIRE_GPU = os.environ.get("RESTORERT_REQUIRE_GPU") == "1"

@@ -104,7 +104,7 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ("build --onnx none.onnx --images .", "--onnx excludes --images"),
         ("build --model hinet --fp16 --images .", "no pictures to calibrate with in ."),
         ("export --model hinet --precision int8 -o a.onnx", "invalid choice: 'int8'"),
-        ("restore a.png b.png --precision int8", "invalid choice: 'int8'"),
+        ("restore a.png b.png --precision int4", "invalid choice: 'int4'"),
         ("calibrate --model hinet -o a.onnx", "give pictures with --images DIR or an earlier"),
         ("calibrate --images . -o a.onnx", "no pictures to calibrate with in ."),
         ("calibrate --model hinet --images . -o a.onnx", "no pictures to calibrate with in ."),

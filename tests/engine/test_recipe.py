@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import restorert as rr
@@ -156,7 +156,6 @@ def test_unreadable(tmp_path: Path) -> None:
 
 
 @given(st.text() | st.lists(st.sampled_from(GOOD.split() + ["[[", "'", "=", "-1", "\n"])))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_other_text_is_a_recipe_error(tmp_path: Path, text: str | list[str]) -> None:
     path = tmp_path / "a.toml"
     path.write_bytes((text if isinstance(text, str) else " ".join(text)).encode("utf-8", "replace"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import restorert as rr
@@ -185,7 +185,7 @@ json_values = st.recursive(
 
 
 @given(st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(max_examples=200)
 def test_hostile_values(built: Path, tmp_path: Path, data: st.DataObject) -> None:
     copy = tmp_path / "copy.openvino"
     original = json.loads(sidecar_path(built).read_text())
@@ -209,7 +209,6 @@ def test_targets_that_are_no_text(built: Path, tmp_path: Path) -> None:
 
 @given(st.text())
 @example("\x1b]0;title\x07\nrebuild: rm")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_texts_in_errors_are_printable(built: Path, tmp_path: Path, text: str) -> None:
     copy = tmp_path / "copy.openvino"
     copy.write_bytes(b"")

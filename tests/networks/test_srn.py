@@ -230,7 +230,7 @@ def test_bad_configs_are_one_line(config: dict[str, int]) -> None:
         rr.create_network("srn-color", **config)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     shapes=st.dictionaries(
         st.sampled_from(

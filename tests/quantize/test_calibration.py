@@ -30,7 +30,7 @@ values = st.lists(
 
 
 @given(st.lists(values, min_size=1, max_size=5))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_counts_do_not_depend_on_the_order(parts: list[list[float]]) -> None:
     forward, backward = Histogram(), Histogram()
     for part in parts:
@@ -50,7 +50,7 @@ def test_counts_do_not_depend_on_the_order(parts: list[list[float]]) -> None:
 
 
 @given(values, st.sampled_from(METHODS))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_range_is_within_the_values(found: list[float], method: str) -> None:
     histogram = Histogram()
     histogram.add(np.array(found))
@@ -60,7 +60,7 @@ def test_a_range_is_within_the_values(found: list[float], method: str) -> None:
 
 
 @given(values, st.floats(1, 100))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_percentile_by_sorting(found: list[float], percentile: float) -> None:
     histogram = Histogram()
     histogram.add(np.array(found))

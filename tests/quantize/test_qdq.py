@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -29,7 +29,6 @@ numbers = st.floats(0, 6e4, allow_subnormal=False)
 
 
 @given(numbers)
-@settings(deadline=None)
 def test_scales_are_the_next_half(value: float) -> None:
     (found,) = representable(np.array([value]))
     assert found == np.float16(found)

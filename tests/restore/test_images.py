@@ -15,7 +15,7 @@ import numpy as np
 import PIL
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageOps
 from skimage import data
@@ -24,9 +24,7 @@ from restorert.errors import PictureError
 from restorert.restore import Picture, read_image, write_image
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-SETTINGS = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SETTINGS = settings(max_examples=120)
 ORIENTATION = 0x0112
 KINDS = ["L", "LA", "RGB", "RGBA"]
 

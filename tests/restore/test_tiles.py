@@ -54,7 +54,7 @@ def loop_of_the_authors(height: int, width: int, tile: int) -> list[tuple[int, i
 sides = st.integers(1, 1200)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(height=sides, width=sides, tile=st.one_of(st.integers(30, 600), st.integers(600, 2000)))
 def test_grid_is_the_authors_and_covers_everything(height: int, width: int, tile: int) -> None:
     grid = tile_grid(height, width, tile)
@@ -68,7 +68,7 @@ def test_grid_is_the_authors_and_covers_everything(height: int, width: int, tile
     assert covered.all()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(length=st.integers(1, 60), tile=st.integers(1, 20))
 def test_small_grids(length: int, tile: int) -> None:
     assert [b[:2] for b in tile_grid(length, 1, tile)] == loop_of_the_authors(length, 1, tile)
@@ -89,7 +89,7 @@ def test_impossible_grids(arguments: tuple[int, int, int]) -> None:
         tile_grid(*arguments)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -491,7 +491,7 @@ def test_encoders_write_what_players_read(
     assert capfd.readouterr() == ("", "")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25)
 @given(
     height=st.integers(8, 40),  # FFV1 takes few smaller ones
     width=st.integers(8, 40),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
@@ -160,9 +160,7 @@ def test_absurd_sizes_cost_no_memory(tmp_path: Path, width: int) -> None:
     refusal(path)
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_changed_state_dicts_load_or_are_refused_in_one_line(
     tmp_path: Path, data: st.DataObject

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
@@ -27,9 +27,7 @@ TENSORS = {
     "conv.bias": torch.tensor([-1.5, 3e-6]),
     "norm.num_batches_tracked": torch.tensor(7),
 }
-SETTINGS = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SETTINGS = settings(max_examples=150)
 
 
 def write_torch(path: Path, content: object, legacy: bool = False) -> Path:

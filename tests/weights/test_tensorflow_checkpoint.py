@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_files as files
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import restorert as rr
@@ -23,9 +23,7 @@ from seeded import load_seeded
 
 # Written by TensorFlow 2.21: scripts/official_figures/srn.py
 REAL = Path(__file__).parent / "data/srn-miniature"
-SETTINGS = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SETTINGS = settings(max_examples=150)
 VALUES = np.arange(24, dtype=np.float32).reshape(2, 3, 4) / 7
 CRC = files.masked(VALUES.tobytes())
 
