@@ -16,14 +16,12 @@ from restorert.networks.counts import count_macs, count_parameters
 SMALL = {"width": 12, "depths": (2, 2)}
 
 
-# measured worst: samples MEASURED
 @pytest.mark.slow
 @pytest.mark.parametrize("name", variants_recorded("swinir"))
 def test_equals_the_official_code(name: str) -> None:
     assert_equals_official("swinir", name, tolerance=1e-4, adjust=widen_norms)
 
 
-# measured worst: samples MEASURED
 @pytest.mark.slow
 @pytest.mark.parametrize("name", variants_recorded("swinir_dcpt"))
 def test_equals_the_code_of_dcpt(name: str) -> None:
