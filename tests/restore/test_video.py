@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from restorert.errors import InputError, RestorertError, VideoError
-from restorert.restore import restore_picture, restore_video
+from restorert.restore import restore_picture, restore_video, video
 from restorert.restore.video import VideoReport
-from restorert.restore.video_frames import to_picture
+from restorert.restore.video_frames import to_frame, to_picture
 
 av = pytest.importorskip("av", reason="PyAV needs Python 3.11: pip install restorert[video]")
 
@@ -375,6 +375,23 @@ def test_a_failure_leaves_nothing_and_loses_nothing(
     if existing:
         assert target.read_bytes() == b"older"
     assert not [t for t in threading.enumerate() if t.name == "restorert-video"]
+
+
+def test_an_encoder_that_fails_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "in.mkv")
+    calls = iter(range(10))
+
+    def fails(*arguments: Any) -> Any:
+        if next(calls) == 3:
+            raise av.error.ExternalError(1, "Generic error in an external library")
+        return to_frame(*arguments)
+
+    monkeypatch.setattr(video, "to_frame", fails)
+    with pytest.raises(VideoError, match=r"out\.mkv cannot be written: Generic error"):
+        restore_video(source, tmp_path / "out.mkv", Engine())
+    assert leftovers(tmp_path) == ["in.mkv"]
 
 
 def test_what_a_damaged_file_still_holds_is_restored(tmp_path: Path) -> None:

@@ -427,6 +427,12 @@ class _Writer:
 
     def write(self, items: Iterator[_Item]) -> int:
         """Write all items; returns how many were frames."""
+        try:
+            return self._write(items)
+        except load_av().FFmpegError as error:  # in a frame, a packet, or the file's end
+            raise VideoError(f"{self.target} cannot be written: {_failure(error)}") from None
+
+    def _write(self, items: Iterator[_Item]) -> int:
         av = load_av()
         early: list[Packet] = []
         first: _Frame | None = None
@@ -450,7 +456,7 @@ class _Writer:
                     self._encode(output, item)
                 else:
                     self._copy(output, item)
-            self._mux(output, self.stream.encode(None))
+            output.mux(self.stream.encode(None))
         return frames + 1
 
     def _begin(self, output: OutputContainer, first: _Frame) -> None:
@@ -530,17 +536,11 @@ class _Writer:
         frame.pts, frame.time_base = item.pts, self.video.time_base
         if item.duration:
             frame.duration = item.duration
-        self._mux(output, self.stream.encode(frame))
+        output.mux(self.stream.encode(frame))
 
     def _copy(self, output: OutputContainer, packet: Packet) -> None:
         packet.stream = self.copies[packet.stream.index]
-        self._mux(output, [packet])
-
-    def _mux(self, output: OutputContainer, packets: list[Packet]) -> None:
-        try:
-            output.mux(packets)
-        except load_av().FFmpegError as error:
-            raise VideoError(f"{self.target} cannot be written: {_failure(error)}") from None
+        output.mux([packet])
 
 
 def _told_options(options: Mapping[str, str]) -> str:
