@@ -26,16 +26,16 @@ from torch import Tensor
 
 import report
 import restorert as rr
+from restorert.backends import runner_names
+from restorert.backends.openvino.module import compile_options, core, load_module, precision_of
+from restorert.backends.torch.run import TorchRunner
 from restorert.command_line import number
-from restorert.engine import environment
-from restorert.engine.openvino_build import compile_options, core, load_module, precision_of
 from restorert.engine.profile import ShapeProfile, parse_size
 from restorert.errors import InputError
 from restorert.export import export_onnx, inline_functions
 from restorert.networks import RestorationNetwork
 from restorert.networks.counts import count_macs, count_parameters
 from restorert.quantize import Patches
-from restorert.runners import TorchRunner, runner_names
 from restorert.testing import max_error, peak_memory, psnr, time_side_by_side
 from tables import paper_macs_share, paper_parameters
 
@@ -239,7 +239,7 @@ def run(options: argparse.Namespace) -> int:
         if options.weights
         else rr.create_network(options.model or "hinet")
     )
-    gpu = environment.cuda()
+    gpu = device.cuda()
     report.print_header(console)
     if gpu is None and options.runner == "auto":
         console.print(

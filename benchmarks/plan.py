@@ -24,9 +24,10 @@ from rich.table import Table
 
 import report
 import restorert as rr
+from restorert.backends.tensorrt.module import load_module
+from restorert.backends.tensorrt.plan import plan_of
 from restorert.engine.profile import parse_size
 from restorert.engine.recipe import BuilderOptions
-from restorert.engine.tensorrt_build import load_module, plan_of
 from restorert.errors import InputError
 from restorert.networks.counts import count_bytes, count_macs
 

@@ -17,7 +17,6 @@ from rich.console import Console
 
 from restorert import __version__
 from restorert.command_line import Parser, guarded
-from restorert.engine import environment
 from restorert.errors import InputError
 from restorert.files import check_replaceable, replace_atomically
 
@@ -53,13 +52,13 @@ def _check_output(path: Path) -> None:
 
 def facts() -> dict[str, Any]:
     """The machine and the software a measurement belongs to."""
-    gpu = environment.cuda()
+    gpu = device.cuda()
     return {
         "restorert": __version__,
         "commit": _commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "gpu": gpu.to_json() if gpu else None,
-        "cpu": environment.cpu().to_json(),
+        "cpu": device.cpu().to_json(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -87,9 +86,9 @@ def _commit() -> str:
 def print_header(console: Console) -> None:
     """One line for the machine, one for the software."""
     known = facts()
-    device = environment.cuda() or environment.cpu()
+    processor = device.cuda() or device.cpu()
     console.print(
-        f"{device}, {known['cores']} cores, {known['threads']} torch threads; "
+        f"{processor}, {known['cores']} cores, {known['threads']} torch threads; "
         f"restorert {known['restorert']} at {known['commit']}, torch {known['torch']}",
         highlight=False,
         soft_wrap=True,

@@ -14,47 +14,55 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from restorert.backends.tensorrt import load_plugins
     from restorert.engine import EngineCache, Recipe, ShapeProfile, read_recipe
-    from restorert.engine.tensorrt_build import load_plugins
     from restorert.errors import RestorertError
     from restorert.export import export_onnx
-    from restorert.networks import NetworkSpec, create_network, list_networks, network_spec
-    from restorert.quantize import CalibrationCache, calibrate, quantize_network, read_calibration
-    from restorert.restore import (
-        SelfEnsemble,
-        classify_image,
+    from restorert.networks import create_network, list_networks, network_spec
+    from restorert.quantize import (
+        CalibrationCache,
+        calibrate,
+        quantize_network,
+        read_calibration,
         read_patches,
-        restore_image,
-        restore_video,
     )
-    from restorert.runners import Engine, build_engine, build_engine_file, load_engine
+    from restorert.restore import SelfEnsemble, classify_image, restore_image, restore_video
+    from restorert.runtime import (
+        Engine,
+        EngineOnDemand,
+        build_engine,
+        build_engine_file,
+        load_engine,
+    )
+    from restorert.spec import NetworkSpec
     from restorert.weights import load_classifier, load_network, save_network
 
 # Loaded on first use: `restorert --help` needs neither torch nor a runner.
 _HOMES = {
     "CalibrationCache": "restorert.quantize",
-    "Engine": "restorert.runners",
+    "Engine": "restorert.runtime",
     "EngineCache": "restorert.engine",
-    "NetworkSpec": "restorert.networks",
+    "EngineOnDemand": "restorert.runtime",
+    "NetworkSpec": "restorert.spec",
     "Recipe": "restorert.engine",
     "RestorertError": "restorert.errors",
     "SelfEnsemble": "restorert.restore",
     "ShapeProfile": "restorert.engine",
-    "build_engine": "restorert.runners",
-    "build_engine_file": "restorert.runners",
+    "build_engine": "restorert.runtime",
+    "build_engine_file": "restorert.runtime",
     "calibrate": "restorert.quantize",
     "classify_image": "restorert.restore",
     "create_network": "restorert.networks",
     "export_onnx": "restorert.export",
     "list_networks": "restorert.networks",
     "load_classifier": "restorert.weights",
-    "load_engine": "restorert.runners",
+    "load_engine": "restorert.runtime",
     "load_network": "restorert.weights",
-    "load_plugins": "restorert.engine.tensorrt_build",
+    "load_plugins": "restorert.backends.tensorrt",
     "network_spec": "restorert.networks",
     "quantize_network": "restorert.quantize",
     "read_calibration": "restorert.quantize",
-    "read_patches": "restorert.restore",
+    "read_patches": "restorert.quantize",
     "read_recipe": "restorert.engine",
     "restore_image": "restorert.restore",
     "restore_video": "restorert.restore",
@@ -65,6 +73,7 @@ __all__ = [
     "CalibrationCache",
     "Engine",
     "EngineCache",
+    "EngineOnDemand",
     "NetworkSpec",
     "Recipe",
     "RestorertError",

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
 
-if TYPE_CHECKING:
-    from restorert.quantize import CalibrationCache
+
+class Cure(Enum):
+    """What would help, in the words of the Python interface; a front end puts in its own."""
+
+    BUILD = "build it again with build_engine_file"
+    CALIBRATE = "quantize_network makes one"
+    EXPORT = "export_onnx makes one"
+    KEEP_LAYERS = 'keep_fp16="auto" keeps the layers that harm most in fp16, limit= allows more'
+    OTHER_RUNNER = 'runner="auto" takes one that works here'
+    PICTURES = "restore_image is for pictures"
+    TILES = "restore in smaller tiles: tile=N"
 
 
 class RestorertError(Exception):
-    """Base of all errors raised by restorert; the message is one line, fit to show to a user."""
+    """Base of all errors raised by restorert; the message is one line, fit to show to a user.
+
+    Attributes:
+        cure: what would help, where the message does not say it already.
+    """
+
+    def __init__(self, message: str, cure: Cure | None = None) -> None:
+        super().__init__(message)
+        self.cure = cure
+
+    def told(self, words: Mapping[Cure, str]) -> str:
+        """The message, its cure in the ``words`` of a front end, else in `Cure`'s own."""
+        fact = str(self.args[0])
+        return fact if self.cure is None else f"{fact}; {words.get(self.cure, self.cure.value)}"
+
+    def __str__(self) -> str:
+        return self.told({})
 
 
 class UnknownNetworkError(RestorertError, KeyError):
     """A network name that is not in the registry; the message lists the nearest names."""
-
-    __str__ = Exception.__str__  # KeyError would print the message in quotes
 
 
 class CheckpointError(RestorertError):
@@ -62,10 +87,18 @@ class QualityError(RestorertError):
     """A precision that harms the pictures more than its limit allows; the message says how much.
 
     Attributes:
-        calibration: what `quantize_network` found before it refused, for another try.
+        calibration: the `CalibrationCache` that `quantize_network` refused, for another try.
     """
 
-    calibration: CalibrationCache | None = None
+    calibration: Any = None
+
+
+def not_finite(network: str) -> RestorertError:
+    """The error for a network that returned NaN or infinity."""
+    return RestorertError(
+        f"{network} returned values that are not finite; build its engine in fp32 or bf16, or, "
+        "where it is fp32, get its weights again"
+    )
 
 
 def printable(text: str) -> str:

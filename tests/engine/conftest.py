@@ -7,7 +7,7 @@ import pytest
 
 import restorert as rr
 from restorert.engine import EngineCache
-from restorert.runners import _cached_onnx
+from restorert.runtime.build import _cached_onnx
 from restorert.weights import weights_hash
 
 

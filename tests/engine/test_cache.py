@@ -14,13 +14,13 @@ import onnx
 import pytest
 
 import restorert as rr
-from restorert import runners
-from restorert.engine import EngineCache, ShapeProfile, environment
+from restorert.engine import EngineCache, ShapeProfile
 from restorert.engine.cache import cache_folder, cache_key
-from restorert.engine.environment import Device
+from restorert.engine.device import Device
 from restorert.engine.recipe import BuilderOptions
 from restorert.engine.sidecar import sidecar_path
 from restorert.errors import BuildError, EngineMismatchError, InputError
+from restorert.runtime import build
 
 
 class FakeBackend:

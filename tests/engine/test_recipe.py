@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import restorert as rr
 from restorert.engine.recipe import BuilderOptions, read_recipe
 from restorert.errors import InputError, RecipeError
-from restorert.export.onnx_export import check_shape
+from restorert.spec import check_shape
 
 RECIPES = sorted((Path(__file__).parents[2] / "engines").glob("*.toml"))
 GOOD = """

@@ -14,12 +14,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import restorert as rr
-from restorert import cli, runners
+from restorert import cli
+from restorert.backends.openvino import OpenVINOBackend
 from restorert.engine import ShapeProfile
 from restorert.engine.recipe import BuilderOptions
 from restorert.engine.sidecar import check_environment, read_sidecar, sidecar_path
 from restorert.errors import EngineMismatchError, RunnerUnavailableError
-from restorert.runners import OpenVINOBackend
 from restorert.weights import weights_hash
 
 pytest.importorskip("openvino")

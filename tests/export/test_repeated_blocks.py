@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import restorert as rr
 from restorert.export import repeated_blocks
 from restorert.export.repeated_blocks import blocks_replaced
-from restorert.networks.spec import NetworkConfig, NetworkSpec, RepeatedBlock, RestorationNetwork
+from restorert.networks.module import RepeatedBlock, RestorationNetwork
+from restorert.spec import NetworkConfig, NetworkSpec
 
 
 class Block(RepeatedBlock):

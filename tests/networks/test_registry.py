@@ -19,7 +19,7 @@ from restorert.engine.recipe import BuilderOptions
 from restorert.errors import RunnerUnavailableError
 from restorert.export import inline_functions
 from restorert.networks import FAMILIES, NetworkFamily
-from restorert.quantize import Patches, measure_quality, quantization
+from restorert.quantize import Patches, measure_quality
 from restorert.testing import psnr
 
 

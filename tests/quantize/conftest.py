@@ -8,7 +8,7 @@ from PIL import Image
 from skimage import data
 
 import restorert as rr
-from restorert.quantize import Patches, quantization
+from restorert.quantize import Patches
 
 
 @pytest.fixture(scope="session")

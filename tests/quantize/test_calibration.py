@@ -19,8 +19,8 @@ from restorert.errors import InputError, PictureError
 from restorert.quantize import METHODS, Histogram, Patches
 from restorert.quantize import calibration as module
 from restorert.quantize.calibration import count_macs, inlined, observe
+from restorert.quantize.patches import read_patches
 from restorert.quantize.qdq import find_layers, widen
-from restorert.restore.patches import read_patches
 
 values = st.lists(
     st.floats(0, 1e4, allow_subnormal=False).map(lambda v: v if v > 1e-6 else 0.0),

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 import restorert as rr
 from restorert.errors import InputError
-from restorert.restore import Picture, SelfEnsemble, restore_picture
+from restorert.pictures import Picture
+from restorert.restore import SelfEnsemble, restore_picture
 
 SPEC = SimpleNamespace(name="fake", in_channels=3, out_channels=3, tile=None, rounding="nearest")
 

@@ -13,7 +13,8 @@ from skimage import data
 
 from restorert.errors import InputError, RestorertError
 from restorert.networks import network_spec
-from restorert.restore import restore_tiled, tile_grid
+from restorert.pictures import tile_grid
+from restorert.restore import restore_tiled
 
 
 class FunctionEngine:

@@ -276,7 +276,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         Path(filename).write_bytes(b"half a fi")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("restorert.weights.network.save_file", full)
+    monkeypatch.setattr("restorert.weights.load.save_file", full)
     with pytest.raises(CheckpointError, match="No space left"):
         save_network(small(seed=1), path)
     assert path.read_bytes() == before

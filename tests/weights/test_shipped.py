@@ -13,8 +13,8 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import restorert as rr
 from restorert import cli
+from restorert.pictures import Picture, read_image, write_image
 from restorert.quantize import shipped_calibration
-from restorert.restore import Picture, read_image, write_image
 from restorert.training.degradations import GaussianNoise, Jpeg
 from restorert.weights import shipped_calibrations, shipped_weights
 

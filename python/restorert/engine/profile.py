@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from restorert.errors import InputError
+from restorert.spec import padded_size
 
 Shape = tuple[int, int, int, int]
 
@@ -97,18 +98,12 @@ class ShapeProfile:
         to it, since the engine pads its input.
         """
         n, c, h, w = _checked(shape)
-        largest = _checked((n, c, -(-h // multiple) * multiple, -(-w // multiple) * multiple))
+        largest = _checked((n, c, padded_size(h, multiple), padded_size(w, multiple)))
         return cls((1, c, multiple, multiple), largest, largest)
 
     @property
     def dynamic(self) -> bool:
         return self.min != self.max
-
-    def accepts(self, shape: Sequence[int]) -> bool:
-        """Whether every size lies between the smallest and the largest."""
-        return len(shape) == 4 and all(
-            low <= size <= high for low, size, high in zip(self.min, shape, self.max, strict=True)
-        )
 
     def __str__(self) -> str:
         shapes = [format_shape(s) for s in (self.min, self.opt, self.max)]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from restorert.engine.profile import ShapeProfile
 from restorert.errors import InputError, RecipeError, UnknownNetworkError
-from restorert.export.onnx_export import ENGINE_PRECISIONS, check_engine_precision
-from restorert.networks import network_spec
-from restorert.quantize.quality import check_limit
+from restorert.precision import ENGINE_PRECISIONS, check_engine_precision, check_limit
+from restorert.record import read_record
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,15 +21,15 @@ else:
     import tomli as tomllib
 
 
+FLAGS = {
+    "workspace_mib": "--workspace",
+    "optimization_level": "--optimization-level",
+    "compute_capabilities": "--compute-capability",
+}
+"""How the command line spells each field of `BuilderOptions`."""
+
 # No GPU has as many MiB, and TensorRT counts bytes in 64 bits.
 _RANGES = {"optimization_level": (0, 5), "workspace_mib": (1, 2**24)}
-
-
-def check_builder_option(name: str, value: int | None, called: str) -> None:
-    """Raise InputError, naming it as it was ``called``, where an option is out of its range."""
-    low, high = _RANGES[name]
-    if value is not None and not low <= value <= high:
-        raise InputError(f"{called} is out of range; expected {low} to {high}")
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,23 @@ class BuilderOptions:
     compute_capabilities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in _RANGES:
-            check_builder_option(name, getattr(self, name), name)
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise InputError(f"{name} is {value}; expected {low} to {high}")
 
-    def flags(self) -> list[str]:
-        """The same options as flags of `restorert build`; none for what is left at its default.
+    def flags(self, names: Collection[str]) -> list[str]:
+        """The fields of these names as flags of `restorert build`; none for a default.
 
         Without ``compute_capabilities``: a command in an error message must build for the GPU of
         the machine that shows it.
         """
-        flags = []
-        if self.workspace_mib is not None:
-            flags.append(f"--workspace={self.workspace_mib}")
-        if self.optimization_level != BuilderOptions.optimization_level:
-            flags.append(f"--optimization-level={self.optimization_level}")
-        return flags
+        changed = [
+            f.name
+            for f in dataclasses.fields(self)
+            if f.name in names and f.name in _RANGES and getattr(self, f.name) != f.default
+        ]
+        return [f"{FLAGS[name]}={getattr(self, name)}" for name in changed]
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"compute_capabilities": list(self.compute_capabilities)}
@@ -79,21 +81,14 @@ class Recipe:
         profile: shapes to accept.
         options: for the builder.
         limits: precision -> most dB of PSNR that it may cost; what is missing has the limit of
-            `restorert.quantize.DROP_LIMITS`.
+            `restorert.precision.DROP_LIMITS`.
     """
 
     network: str
     precision: str
     profile: ShapeProfile
-    options: BuilderOptions
+    options: BuilderOptions = field(default_factory=BuilderOptions)
     limits: dict[str, float] = field(default_factory=dict)
-
-
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "workspace_mib": int,
-    "optimization_level": int,
-    "compute_capabilities": list,
-}
 
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
@@ -112,47 +107,39 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         raise RecipeError(f"{name} is not a TOML file: {error}") from None
     except RecursionError:
         raise RecipeError(f"{name} is not a TOML file: nested too deeply") from None
-    allowed = {"network", "precision", "profile", "builder", "limits"}
-    for key in raw:
-        if key not in allowed:
-            raise RecipeError(f"{name}: unknown key {key!r}; expected {', '.join(sorted(allowed))}")
-    for key in ("network", "precision", "profile"):
-        if key not in raw:
-            raise RecipeError(f"{name}: key {key!r} is missing")
-    for key in ("network", "precision"):
-        if not isinstance(raw[key], str):
-            raise RecipeError(f"{name}: {key} must be a string")
-    builder = raw.get("builder", {})
-    if not isinstance(builder, dict):
-        raise RecipeError(f"{name}: builder must be a table")
-    for key, value in builder.items():
-        if key not in _TYPES:
-            raise RecipeError(
-                f"{name}: unknown key {'builder.' + key!r}; expected {', '.join(sorted(_TYPES))}"
-            )
-        if not isinstance(value, _TYPES[key]) or isinstance(value, bool):
-            raise RecipeError(f"{name}: builder.{key} has the wrong type")
-    if not all(isinstance(v, str) for v in builder.get("compute_capabilities", [])):
-        raise RecipeError(f'{name}: builder.compute_capabilities is a list such as ["8.9"]')
-    limits = raw.get("limits", {})
-    if not isinstance(limits, dict):
-        raise RecipeError(f"{name}: limits must be a table")
-    for key in limits:
-        if key not in ENGINE_PRECISIONS:
-            raise RecipeError(
-                f"{name}: unknown key {'limits.' + key!r}; expected {', '.join(ENGINE_PRECISIONS)}"
-            )
-    if "compute_capabilities" in builder:
-        builder["compute_capabilities"] = tuple(builder["compute_capabilities"])
+    from restorert.networks import network_spec
+
     try:
-        network_spec(raw["network"])
-        check_engine_precision(raw["precision"])
-        return Recipe(
-            raw["network"],
-            raw["precision"],
-            ShapeProfile.from_json(raw["profile"]),
-            BuilderOptions(**builder),
-            {key: check_limit(value, f"limits.{key}") for key, value in limits.items()},
+        values = read_record(
+            Recipe,
+            raw,
+            converters={
+                "profile": ShapeProfile.from_json,
+                "options": _builder_options,
+                "limits": _limits,
+            },
+            keys={"options": "builder"},
         )
+        network_spec(values["network"])
+        check_engine_precision(values["precision"])
+        return Recipe(**values)
     except (InputError, UnknownNetworkError) as error:
         raise RecipeError(f"{name}: {error}") from None
+
+
+def _builder_options(raw: object) -> BuilderOptions:
+    try:
+        return BuilderOptions(**read_record(BuilderOptions, raw))
+    except InputError as error:
+        raise InputError(f"builder: {error}") from None
+
+
+def _limits(raw: object) -> dict[str, float]:
+    if not isinstance(raw, dict):
+        raise InputError("limits must be a table")
+    for key in raw:
+        if key not in ENGINE_PRECISIONS:
+            raise InputError(
+                f"unknown key {'limits.' + key!r}; expected {', '.join(ENGINE_PRECISIONS)}"
+            )
+    return {key: check_limit(value, f"limits.{key}") for key, value in raw.items()}

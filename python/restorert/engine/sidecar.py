@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from restorert import __version__
+from restorert.engine.device import Device
 from restorert.engine.profile import ShapeProfile
-from restorert.errors import EngineMismatchError, InputError, printable
+from restorert.engine.request import BuildRequest, Built
+from restorert.errors import Cure, EngineMismatchError, InputError, printable
 from restorert.files import replace_atomically, sha256_of
+from restorert.record import Facts, read_record
 
 FORMAT = 1
 
@@ -45,14 +49,14 @@ class Sidecar:
             an engine of several shapes. Empty where the builder tells of none.
     """
 
-    network: dict[str, Any]
+    network: Facts
     precision: str
     precision_ran: str
     runner: str
     runner_version: str
     device: dict[str, str]
     profile: ShapeProfile
-    options: dict[str, Any]
+    options: Facts
     onnx_sha256: str
     weights_sha256: str
     engine_sha256: str
@@ -62,11 +66,50 @@ class Sidecar:
     plugins_sha256: str | None = None
     restorert: str = ""
     build_seconds: float = 0.0
-    layers: dict[str, Any] = field(default_factory=dict)
-    plan: dict[str, Any] = field(default_factory=dict)
-    precisions: dict[str, Any] = field(default_factory=dict)
+    layers: dict[str, int] = field(default_factory=dict)
+    plan: dict[str, list[int | None]] = field(default_factory=dict)
+    precisions: dict[str, int] = field(default_factory=dict)
     weights_from: str = ""
     format: int = FORMAT
+
+    @classmethod
+    def of(
+        cls,
+        request: BuildRequest,
+        built: Built,
+        engine: Path,
+        *,
+        runner: str,
+        runner_version: str,
+        device: Device,
+        plugins_sha256: str | None = None,
+        seconds: float = 0.0,
+        rebuild: str = "",
+    ) -> Sidecar:
+        """The sidecar of the finished file ``engine``."""
+        return cls(
+            network=request.onnx.metadata,
+            precision=request.precision,
+            runner=runner,
+            runner_version=runner_version,
+            device={"name": device.name, "capability": device.capability},
+            profile=request.profile,
+            options=request.options.to_json(),
+            onnx_sha256=request.onnx.sha256,
+            weights_sha256=request.weights_sha256,
+            weights_from=request.weights_from,
+            engine_sha256=sha256_of(engine),
+            engine_bytes=engine.stat().st_size,
+            rebuild=rebuild,
+            plugins_sha256=plugins_sha256 if built.plugins else None,
+            restorert=__version__,
+            build_seconds=round(seconds, 3),
+            precision_ran=built.precision_ran,
+            targets=built.targets,
+            layers=built.layers,
+            precisions=built.precisions,
+            plan=built.plan,
+        )
 
     def to_json(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -84,32 +127,6 @@ class Sidecar:
             temporary.write_text(text, encoding="utf-8")
 
 
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "network": dict,
-    "precision": str,
-    "precision_ran": str,
-    "runner": str,
-    "runner_version": str,
-    "device": dict,
-    "profile": dict,
-    "options": dict,
-    "onnx_sha256": str,
-    "weights_sha256": str,
-    "engine_sha256": str,
-    "engine_bytes": int,
-    "rebuild": str,
-    "targets": list,
-    "plugins_sha256": (str, type(None)),
-    "restorert": str,
-    "build_seconds": (int, float),
-    "layers": dict,
-    "plan": dict,
-    "precisions": dict,
-    "weights_from": str,
-    "format": int,
-}
-
-
 def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
     """Read the sidecar of ``engine``.
 
@@ -118,7 +135,6 @@ def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
             deserialising a file of unknown origin can crash the process.
     """
     path = sidecar_path(engine)
-    cure = "build the engine again with: restorert build"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -126,46 +142,25 @@ def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
         if Path(engine).is_dir():
             raise EngineMismatchError(f"{name} is a folder; name the engine file in it") from None
         if not Path(engine).exists():
-            raise EngineMismatchError(f"{name}: no such file; {cure}") from None
-        raise EngineMismatchError(f"{name} has no sidecar {path.name}; {cure}") from None
+            raise EngineMismatchError(f"{name}: no such file", Cure.BUILD) from None
+        raise EngineMismatchError(f"{name} has no sidecar {path.name}", Cure.BUILD) from None
     except OSError as error:
         raise EngineMismatchError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError):
-        raise EngineMismatchError(f"sidecar {path} is not valid JSON; {cure}") from None
+        raise EngineMismatchError(f"sidecar {path} is not valid JSON", Cure.BUILD) from None
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
         raise EngineMismatchError(
-            f"sidecar {path} has format {repr(found)[:40]}, this version reads {FORMAT}; {cure}"
+            f"sidecar {path} has format {printable(repr(found)[:40])}, this version reads {FORMAT}",
+            Cure.BUILD,
         )
-    for name, kind in _TYPES.items():
-        if name not in raw and name in _OPTIONAL:
-            continue
-        value = raw.get(name)
-        if not isinstance(value, kind) or isinstance(value, bool) or not _is_flat(value):
-            raise EngineMismatchError(f"sidecar {path}: {name!r} is missing or damaged; {cure}")
-    if not all(isinstance(target, str) for target in raw.get("targets", ())):
-        raise EngineMismatchError(f"sidecar {path}: 'targets' are not compute capabilities; {cure}")
-    known = {name: _printable(raw[name]) for name in _TYPES if name in raw}
+    profile = {"profile": ShapeProfile.from_json}
     try:
-        known["profile"] = ShapeProfile.from_json(known["profile"])
+        # Written by a later version, it may know more.
+        values = read_record(Sidecar, raw, converters=profile, ignore=None)
     except InputError as error:
-        raise EngineMismatchError(f"sidecar {path}: {error}; {cure}") from None
-    known["targets"] = tuple(known.get("targets", ()))
-    return Sidecar(**known)
-
-
-_OPTIONAL = {f.name for f in dataclasses.fields(Sidecar) if f.default is not dataclasses.MISSING}
-_OPTIONAL |= {"layers", "plan", "precisions"}
-_SCALARS = (str, int, float, type(None))
-
-
-def _is_flat(value: object) -> bool:
-    """Whether no container holds more than scalars and, in a mapping, lists of them."""
-    if isinstance(value, dict):
-        return all(not isinstance(item, dict) and _is_flat(item) for item in value.values())
-    if isinstance(value, list):
-        return all(isinstance(item, _SCALARS) for item in value)
-    return True
+        raise EngineMismatchError(f"sidecar {path}: {error}", Cure.BUILD) from None
+    return Sidecar(**{name: _printable(value) for name, value in values.items()})
 
 
 def _printable(value: Any) -> Any:
@@ -174,8 +169,8 @@ def _printable(value: Any) -> Any:
         return printable(value)
     if isinstance(value, dict):
         return {_printable(key): _printable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_printable(item) for item in value]
+    if isinstance(value, (list, tuple)):
+        return type(value)(_printable(item) for item in value)
     return value
 
 
@@ -207,8 +202,7 @@ def check_environment(
     *,
     runner: str,
     runner_version: str,
-    device_name: str,
-    capability: str,
+    device: Device,
     plugins_sha256: str | None,
 ) -> None:
     """Raise EngineMismatchError unless this machine is the one the engine was built for."""
@@ -218,23 +212,16 @@ def check_environment(
             f"{os.fspath(engine)} was built {built}, this machine has {here}; {sidecar.cure}"
         )
 
+    here = f"{device.name} ({device.capability})"
     if sidecar.runner != runner:
         refuse(f"by {sidecar.runner}", runner)
     if sidecar.runner_version != runner_version:
         refuse(f"by {runner} {sidecar.runner_version}", f"{runner} {runner_version}")
     if sidecar.targets:
-        if capability not in sidecar.targets:
-            refuse(
-                f"for compute capability {', '.join(sidecar.targets)}",
-                f"{device_name} ({capability})",
-            )
-    elif (sidecar.device.get("name"), sidecar.device.get("capability")) != (
-        device_name,
-        capability,
-    ):
-        refuse(
-            f"for {sidecar.device.get('name')} ({sidecar.device.get('capability')})",
-            f"{device_name} ({capability})",
-        )
+        if device.capability not in sidecar.targets:
+            refuse(f"for compute capability {', '.join(sidecar.targets)}", here)
+    elif sidecar.device != {"name": device.name, "capability": device.capability}:
+        built_for = sidecar.device
+        refuse(f"for {built_for.get('name')} ({built_for.get('capability')})", here)
     if sidecar.plugins_sha256 and sidecar.plugins_sha256 != plugins_sha256:
         refuse("with another plugin library", "another build of it" if plugins_sha256 else "none")

@@ -1,20 +1,14 @@
-"""Network -> ONNX: one file that TensorRT, TensorRT-RTX, ONNX Runtime and OpenVINO all take."""
+"""Network -> ONNX: one file for TensorRT, TensorRT-RTX and ONNX Runtime, inlined for OpenVINO."""
 
 from __future__ import annotations
 
-from restorert.export.onnx_export import (
-    INPUT_NAME,
-    OUTPUT_NAME,
-    Precision,
-    export_onnx,
-    inline_functions,
-    read_metadata,
-)
+from restorert.export.onnx_export import INPUT_NAME, OUTPUT_NAME, export_onnx
+from restorert.export.onnx_file import OnnxFile, inline_functions, read_metadata
 
 __all__ = [
     "INPUT_NAME",
     "OUTPUT_NAME",
-    "Precision",
+    "OnnxFile",
     "export_onnx",
     "inline_functions",
     "read_metadata",

@@ -5,57 +5,38 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import json
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from restorert import ops
 from restorert.errors import InputError, RunnerUnavailableError
+from restorert.export.onnx_file import set_metadata, write_model
 from restorert.export.repeated_blocks import blocks_replaced, put_blocks_back
-from restorert.files import check_output, replace_atomically
-from restorert.networks import NetworkSpec, RestorationNetwork
+from restorert.files import check_output
+from restorert.networks import RestorationNetwork
+from restorert.precision import check_precision
+from restorert.spec import NetworkSpec, check_shape
 
 if TYPE_CHECKING:
     import onnx
 
-Precision = Literal["fp32", "fp16", "bf16"]
 DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32,
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
-ENGINE_PRECISIONS = (*DTYPES, "int8")
-CALIBRATE = "restorert calibrate --images FOLDER -o FILE.onnx"
-"""How to get the ONNX file that an int8 engine is built from."""
 INPUT_NAME = "input"
 OUTPUT_NAME = "output"
 # The oldest opset with Split(num_outputs); every TensorRT since 8.6 reads it.
 OPSET = 18
 # The oldest whose convolutions and instance norm take bfloat16.
 OPSET_BF16 = 22
-METADATA_KEY = "restorert"
-
-
-def check_precision(precision: str) -> None:
-    """Raise InputError unless ``precision`` is one that a network can be cast to."""
-    if precision == "int8":
-        raise InputError(f"a network becomes {precision} by calibration: {CALIBRATE}")
-    if precision not in DTYPES:
-        raise InputError(f"unknown precision {precision!r}; expected {', '.join(DTYPES)}")
-
-
-def check_engine_precision(precision: str) -> None:
-    """Raise InputError unless ``precision`` is one that an engine can have."""
-    if precision not in ENGINE_PRECISIONS:
-        raise InputError(
-            f"unknown precision {precision!r}; expected {', '.join(ENGINE_PRECISIONS)}"
-        )
 
 
 def cast_network(network: RestorationNetwork, precision: str) -> RestorationNetwork:
@@ -135,41 +116,9 @@ def export_onnx(
         "tile": spec.tile,
         "deployed": list(network.deployed),
     }
-    entry = model.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, json.dumps(metadata, sort_keys=True)
+    set_metadata(model, metadata)
     write_model(model, target)
     return target
-
-
-def write_model(model: onnx.ModelProto, target: Path) -> None:
-    """Check a model and write it; the same model gives the same bytes.
-
-    Raises:
-        InputError: ``target`` cannot be written; what stood there is untouched.
-    """
-    import onnx
-
-    try:
-        onnx.checker.check_model(model)
-        with replace_atomically(target) as temporary:
-            temporary.write_bytes(model.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from None
-
-
-def check_shape(spec: NetworkSpec, shape: tuple[int, ...]) -> None:
-    """Raise InputError unless ``shape`` is an [N, C, H, W] that the network takes."""
-    multiple = spec.size_multiple
-    if len(shape) != 4 or not all(isinstance(size, int) and size > 0 for size in shape):
-        raise InputError(f"shape {shape} is not [N, C, H, W] with positive sizes")
-    if shape[1] != spec.in_channels:
-        raise InputError(f"{spec.name} takes {spec.in_channels} channels, not {shape[1]}")
-    if shape[2] % multiple or shape[3] % multiple:
-        near = spec.shape_for(shape[2], shape[3])[2:]
-        raise InputError(
-            f"{spec.name} needs height and width in multiples of {multiple}; "
-            f"the next size after {shape[2]}x{shape[3]} is {near[0]}x{near[1]}"
-        )
 
 
 def _trace(
@@ -369,59 +318,3 @@ def _strip_debug_information(model: onnx.ModelProto) -> None:
             *getattr(graph, "initializer", ()),
         ):
             del value.metadata_props[:]
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What `export_onnx` recorded in a file: network, precision, size multiple, padding mode...
-
-    Raises:
-        InputError: the file cannot be read, is no ONNX file or was not written by `export_onnx`.
-    """
-    for entry in _load(path).metadata_props:
-        if entry.key == METADATA_KEY:
-            try:
-                metadata = json.loads(entry.value)
-            except (ValueError, RecursionError):
-                metadata = None
-            if not isinstance(metadata, dict):
-                raise InputError(f"{os.fspath(path)}: its record of the network is damaged")
-            return metadata
-    raise InputError(
-        f"{os.fspath(path)} was not exported by restorert; export it with: restorert export"
-    )
-
-
-def _load(path: str | os.PathLike[str]) -> onnx.ModelProto:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        # The format is stated: by default it would follow from the suffix.
-        model = onnx.load(os.fspath(path), format="protobuf", load_external_data=False)
-    except OSError as error:
-        raise InputError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from None
-    except DecodeError:
-        raise InputError(f"{os.fspath(path)} is not an ONNX file") from None
-    if not model.HasField("graph"):  # no byte at all is a message, too
-        empty = "is empty" if Path(path).stat().st_size == 0 else "is not an ONNX file"
-        raise InputError(f"{os.fspath(path)} {empty}; export it with: restorert export")
-    return model
-
-
-def inline_functions(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
-    """Write the file again with every local function replaced by its body.
-
-    OpenVINO 2026.4 does not read local functions.
-
-    Raises:
-        InputError: ``path`` is no readable ONNX file, or ``target`` cannot be written.
-    """
-    import onnx.inliner
-
-    model = onnx.inliner.inline_local_functions(_load(path))
-    try:
-        with replace_atomically(target) as temporary:
-            temporary.write_bytes(model.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise InputError(f"cannot write {os.fspath(target)}: {error.strerror or error}") from None
-    return Path(target)

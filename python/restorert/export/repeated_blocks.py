@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from restorert.networks.spec import RepeatedBlock
+from restorert.networks.module import RepeatedBlock
 
 if TYPE_CHECKING:
     import onnx

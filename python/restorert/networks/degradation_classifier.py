@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from restorert.errors import CheckpointError, InputError
+from restorert.networks.module import RestorationNetwork
 from restorert.networks.nafnet import LayerNorm2d
-from restorert.networks.spec import RestorationNetwork
 
 PAPER = "DCPT (Hu et al., ICLR 2025)"
 

@@ -18,14 +18,8 @@ from torch import Tensor, nn
 
 from restorert import ops
 from restorert.errors import InputError
-from restorert.networks.spec import (
-    NetworkConfig,
-    NetworkFamily,
-    NetworkSpec,
-    RestorationNetwork,
-    Rewrite,
-    by_name,
-)
+from restorert.networks.module import NetworkFamily, RestorationNetwork, Rewrite
+from restorert.spec import NetworkConfig, NetworkSpec, by_name
 
 PAPER = "HINet (Chen et al., CVPRW 2021)"
 

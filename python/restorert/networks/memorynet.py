@@ -16,13 +16,10 @@ from torch import Tensor, nn
 
 from restorert import ops
 from restorert.errors import InputError
+from restorert.networks.module import NetworkFamily
 from restorert.networks.mprnet import MPRNet, MPRNetConfig, sizes_from_state_dict, tensors_for
-from restorert.networks.spec import (
-    NetworkFamily,
-    NetworkSpec,
-    by_name,
-)
 from restorert.ops.memory_read import MAX_CHANNELS, MAX_PROTOTYPES
+from restorert.spec import NetworkSpec, by_name
 
 PAPER = "MemoryNet (Zhang et al., arXiv 2309.01377)"
 

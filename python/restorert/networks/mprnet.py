@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from restorert import ops
 from restorert.errors import InputError
+from restorert.networks.module import NetworkFamily, RepeatedBlock, RestorationNetwork, Rewrite
 from restorert.networks.rewrites import (
     FUSES_EPILOGUES,
     PRELU_TO_LEAKY_RELU,
@@ -29,15 +30,7 @@ from restorert.networks.rewrites import (
     product_of_1x1,
     replace_modules,
 )
-from restorert.networks.spec import (
-    NetworkConfig,
-    NetworkFamily,
-    NetworkSpec,
-    RepeatedBlock,
-    RestorationNetwork,
-    Rewrite,
-    by_name,
-)
+from restorert.spec import NetworkConfig, NetworkSpec, by_name
 
 PAPER = "MPRNet (Zamir et al., CVPR 2021)"
 

@@ -21,15 +21,9 @@ from torch.nn import functional as F
 
 from restorert import ops
 from restorert.errors import InputError
+from restorert.networks.module import NetworkFamily, RestorationNetwork, Rewrite
 from restorert.networks.rewrites import FUSES_EPILOGUES, replace_modules
-from restorert.networks.spec import (
-    NetworkConfig,
-    NetworkFamily,
-    NetworkSpec,
-    RestorationNetwork,
-    Rewrite,
-    by_name,
-)
+from restorert.spec import NetworkConfig, NetworkSpec, by_name
 
 PAPER = "NAFNet (Chen et al., ECCV 2022)"
 PAPER_DCPT = "DCPT (Hu et al., ICLR 2025)"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restorert.errors import InputError
+from restorert.networks.module import NetworkFamily, RestorationNetwork
 from restorert.networks.restormer import (
     FP32_PARTS,
     NON_COMMERCIAL,
@@ -30,12 +31,7 @@ from restorert.networks.restormer import (
     transformer_blocks,
     upsampling,
 )
-from restorert.networks.spec import (
-    NetworkFamily,
-    NetworkSpec,
-    RestorationNetwork,
-    by_name,
-)
+from restorert.spec import NetworkSpec, by_name
 
 PAPER = "PromptIR (Potlapalli et al., NeurIPS 2023)"
 

@@ -23,14 +23,8 @@ from torch.nn import functional as F
 
 from restorert import ops
 from restorert.errors import InputError
-from restorert.networks.spec import (
-    NetworkConfig,
-    NetworkFamily,
-    NetworkSpec,
-    RepeatedBlock,
-    RestorationNetwork,
-    by_name,
-)
+from restorert.networks.module import NetworkFamily, RepeatedBlock, RestorationNetwork
+from restorert.spec import NetworkConfig, NetworkSpec, by_name
 
 PAPER = "Restormer (Zamir et al., CVPR 2022)"
 PAPER_DCPT = "DCPT (Hu et al., ICLR 2025)"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from restorert.networks.spec import Rewrite
+from restorert.networks.module import Rewrite
 
 FUSES_EPILOGUES = frozenset({"tensorrt", "tensorrt_rtx"})
 """Runners whose compiler puts a scale that is computed at run time into a convolution's kernel."""

@@ -34,13 +34,8 @@ from torch.nn import functional as F
 
 from restorert import ops
 from restorert.errors import InputError
-from restorert.networks.spec import (
-    NetworkConfig,
-    NetworkFamily,
-    NetworkSpec,
-    RestorationNetwork,
-    by_name,
-)
+from restorert.networks.module import NetworkFamily, RestorationNetwork
+from restorert.spec import NetworkConfig, NetworkSpec, by_name
 
 PAPER = "SRN-Deblur (Tao et al., CVPR 2018)"
 

@@ -22,14 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restorert.errors import InputError
-from restorert.networks.spec import (
-    NetworkConfig,
-    NetworkFamily,
-    NetworkSpec,
-    RestorationNetwork,
-    Rewrite,
-    by_name,
-)
+from restorert.networks.module import NetworkFamily, RestorationNetwork, Rewrite
+from restorert.spec import NetworkConfig, NetworkSpec, by_name
 
 PAPER = "SwinIR (Liang et al., ICCVW 2021)"
 PAPER_DCPT = "DCPT (Hu et al., ICLR 2025), SwinIR"

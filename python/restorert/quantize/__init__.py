@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from restorert.quantize.cache import CalibrationCache, read_calibration, shipped_calibration
+from restorert.precision import DROP_LIMITS
 from restorert.quantize.calibration import METHODS, Histogram, Patches
-from restorert.quantize.quality import (
-    DROP_LIMITS,
-    Quality,
-    check_quality,
-    measure_quality,
-    ssim,
+from restorert.quantize.calibration_file import (
+    CalibrationCache,
+    read_calibration,
+    shipped_calibration,
 )
-from restorert.quantize.quantization import QuantizationReport, calibrate, quantize_network
+from restorert.quantize.measure import Quality, check_quality, measure_quality, ssim
+from restorert.quantize.patches import read_patches
+from restorert.quantize.quantize import QuantizationReport, calibrate, quantize_network
 
 __all__ = [
     "DROP_LIMITS",
@@ -26,6 +26,7 @@ __all__ = [
     "measure_quality",
     "quantize_network",
     "read_calibration",
+    "read_patches",
     "shipped_calibration",
     "ssim",
 ]

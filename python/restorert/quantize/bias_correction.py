@@ -7,13 +7,14 @@ what the corrected layers before it give; all of them in one pass, because the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from restorert.export import INPUT_NAME
+from restorert.progress import Progress
 from restorert.quantize.calibration import onnx_session
 from restorert.quantize.qdq import Layer, insert_qdq
 
@@ -28,7 +29,7 @@ def correct_biases(
     layers: Sequence[Layer],
     scales: Mapping[str, float],
     inputs: Sequence[NDArray[np.float32]],
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """What to add to the bias of each convolution in ``layers``.
 

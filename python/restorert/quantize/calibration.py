@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from restorert.errors import InputError, RunnerUnavailableError
 from restorert.export import INPUT_NAME, OUTPUT_NAME
 from restorert.files import replace_atomically
+from restorert.progress import Progress
 from restorert.quantize.qdq import LEVELS, Layer
 
 if TYPE_CHECKING:
     import onnx
-
-Progress = Callable[[str, float], None]
 
 METHODS = ("minmax", "percentile", "entropy", "mse")
 PERCENTILE = 99.99

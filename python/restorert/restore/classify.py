@@ -9,10 +9,11 @@ import torch
 
 from restorert.errors import DeviceMemoryError, RestorertError
 from restorert.networks.degradation_classifier import DegradationClassifier
-from restorert.restore.images import MAX_PIXELS, Picture, read_image
-from restorert.restore.pixels import to_unit_range
-from restorert.runners.engine import is_out_of_memory
-from restorert.runners.padding import pad, padded_size
+from restorert.pictures.files import MAX_PIXELS, Picture, read_image
+from restorert.pictures.padding import pad
+from restorert.pictures.pixels import to_unit_range
+from restorert.runtime.engine import is_out_of_memory
+from restorert.spec import padded_size
 
 
 def classify_picture(picture: Picture, classifier: DegradationClassifier) -> dict[str, float]:

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restorert.errors import InputError
-from restorert.networks.spec import NetworkSpec
-from restorert.restore.pixels import Engine, from_unit_range, run_engine, to_unit_range
+from restorert.pictures.pixels import from_unit_range, to_unit_range
+from restorert.restore.protocol import Engine, run_engine
+from restorert.spec import NetworkSpec
 
 COUNTS = (1, 2, 4, 8)
 

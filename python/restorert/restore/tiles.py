@@ -2,53 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from restorert.errors import InputError
-from restorert.restore.pixels import Engine, from_unit_range, run_engine, to_unit_range
-
-Box = tuple[int, int, int, int]
-
-
-def _starts(length: int, tile: int) -> list[int]:
-    count = (length - 1) // tile + 1
-    if count == 1:
-        return [0]
-    step = math.ceil((length - tile) / (count - 1) - 1e-8)
-    return [min(i * step, length - tile) for i in range(count)]
-
-
-def tile_grid(height: int, width: int, tile: int) -> list[Box]:
-    """Crops of side ``tile`` that cover a picture, as HINet's authors lay them.
-
-    The fewest crops that cover each direction, a constant step apart, the last one flush with the
-    border (`ImageRestorationModel.grids` of the official HINet code). A direction shorter than
-    ``tile`` gets one crop of its own length.
-
-    Args:
-        height: of the picture, in pixels, >= 1.
-        width: likewise.
-        tile: side of the crops, in pixels, >= 1.
-
-    Returns:
-        Boxes (top, left, bottom, right), row by row, the last two excluded.
-
-    Raises:
-        InputError: an argument below 1.
-    """
-    if min(height, width, tile) < 1:
-        raise InputError(
-            f"a grid needs height, width and tile >= 1, not {height}, {width} and {tile}"
-        )
-    return [
-        (top, left, min(top + tile, height), min(left + tile, width))
-        for top in _starts(height, tile)
-        for left in _starts(width, tile)
-    ]
+from restorert.pictures.grid import tile_grid
+from restorert.pictures.pixels import from_unit_range, to_unit_range
+from restorert.restore.protocol import Engine, run_engine
 
 
 def restore_tiled(

@@ -20,9 +20,9 @@ import numpy as np
 
 from restorert.errors import InputError, VideoError, printable
 from restorert.files import check_output, replace_atomically
-from restorert.restore.images import MAX_PIXELS, Picture
-from restorert.restore.pictures import restore_picture
-from restorert.restore.pixels import Engine
+from restorert.pictures.files import MAX_PIXELS, Picture
+from restorert.restore.picture import restore_picture
+from restorert.restore.protocol import Engine
 from restorert.restore.video_frames import Colour, load_av, to_frame, to_picture
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from restorert.errors import RunnerUnavailableError
-from restorert.restore.images import Picture
+from restorert.pictures.files import Picture
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor
 
+from restorert.psnr import psnr as psnr_of_error
+
 
 def psnr(a: Tensor, b: Tensor, peak: float = 1.0) -> float:
     """Peak signal-to-noise ratio in dB of two pictures of range [0, peak]; inf where equal."""
-    error = (a.double() - b.double()).square().mean().item()
-    return math.inf if error == 0.0 else 10.0 * math.log10(peak * peak / error)
+    return psnr_of_error((a.double() - b.double()).square().mean().item(), peak)
 
 
 def max_error(found: Tensor, expected: Tensor) -> float:

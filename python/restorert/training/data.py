@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restorert.errors import InputError, PictureError
-from restorert.restore.images import FORMATS, read_image
+from restorert.pictures.files import FORMATS, read_image
 from restorert.training.degradations import Degradation, Picture, convolve, line_kernel
 
 Levels = NDArray[np.uint8]

@@ -21,7 +21,7 @@ from restorert.networks.degradation_classifier import (
     DegradationClassifier,
     DegradationDecoder,
 )
-from restorert.networks.spec import RestorationNetwork
+from restorert.networks.module import RestorationNetwork
 from restorert.training.losses import focal_loss
 
 

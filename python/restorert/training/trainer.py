@@ -28,15 +28,15 @@ from restorert.errors import CheckpointError, InputError, RestorertError
 from restorert.files import remove_remains, replace_atomically
 from restorert.networks import create_network
 from restorert.networks.degradation_classifier import DegradationClassifier
-from restorert.networks.spec import RestorationNetwork
-from restorert.restore.images import Picture, write_image
-from restorert.restore.pixels import from_unit_range
+from restorert.networks.module import RestorationNetwork
+from restorert.pictures.files import Picture, write_image
+from restorert.pictures.pixels import from_unit_range
 from restorert.training import losses
 from restorert.training.data import Batch, Levels, Pairs
 from restorert.training.dcpt import classifier_for, dcpt_losses
 from restorert.training.recipes import Recipe
 from restorert.weights import load_network, save_network
-from restorert.weights.network import not_finite_tensor
+from restorert.weights.load import not_finite_tensor
 
 CHECKPOINT = "checkpoint.pt"
 _FORMAT = 1

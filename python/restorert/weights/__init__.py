@@ -2,13 +2,8 @@
 
 from restorert.weights.checkpoint import Checkpoint, CheckpointSource, read_checkpoint
 from restorert.weights.classifier import load_classifier
-from restorert.weights.network import (
-    load_network,
-    save_network,
-    shipped_calibrations,
-    shipped_weights,
-    weights_hash,
-)
+from restorert.weights.load import load_network, save_network, weights_hash
+from restorert.weights.shipped import shipped_calibrations, shipped_weights
 
 __all__ = [
     "Checkpoint",

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from restorert.errors import CheckpointError
-from restorert.weights.tensorflow_checkpoint import read_tensorflow, tensorflow_prefix
+from restorert.weights.tensorflow import read_tensorflow, tensorflow_prefix
 
 Format = Literal["torch-zip", "torch-legacy", "safetensors", "tensorflow"]
 

@@ -11,7 +11,7 @@ from restorert.networks.degradation_classifier import (
     decoder_from_state_dict,
 )
 from restorert.weights.checkpoint import read_checkpoint
-from restorert.weights.network import check_finite, load_network
+from restorert.weights.load import check_finite, load_network
 
 
 def load_classifier(

@@ -1,0 +1,108 @@
+"""What this machine is: the facts that an engine file depends on."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import platform
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from restorert.files import sha256_of
+
+
+@dataclass(frozen=True)
+class Device:
+    """A processor that engines run on.
+
+    Attributes:
+        kind: "cuda" or "cpu".
+        name: as its maker calls it.
+        capability: CUDA compute capability such as "9.0", or the widest vector extensions of a
+            CPU, which decide the kernels chosen for it.
+        driver: NVIDIA driver's version; empty on a CPU.
+    """
+
+    kind: str
+    name: str
+    capability: str
+    driver: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        detail = (
+            f"sm_{self.capability.replace('.', '')}" if self.kind == "cuda" else self.capability
+        )
+        driver = f", driver {self.driver}" if self.driver else ""
+        return f"{self.name} ({detail}{driver})"
+
+
+@functools.cache
+def cpu() -> Device:
+    """The CPU of this machine."""
+    name, flags = platform.processor() or platform.machine(), ""
+    try:
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        info = ""
+    if match := re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE):
+        name = match[1].strip()
+    if match := re.search(r"^flags\s*:\s*(.+)$", info, re.MULTILINE):
+        flags = match[1]
+    known = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "amx_fp16")
+    present = [flag for flag in known if re.search(rf"\b{flag}\b", flags)]
+    return Device("cpu", name, "+".join(present) or platform.machine())
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU has bfloat16 arithmetic (AVX512-BF16 or AMX-BF16)."""
+    return "bf16" in cpu().capability
+
+
+@functools.cache
+def cuda() -> Device | None:
+    """The current CUDA device, or None where torch sees none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    index = torch.cuda.current_device()
+    major, minor = torch.cuda.get_device_capability(index)
+    return Device("cuda", torch.cuda.get_device_name(index), f"{major}.{minor}", _driver())
+
+
+def _driver() -> str:
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    match = re.search(r"\b(\d{3}\.\d+(?:\.\d+)?)\b", text)
+    return match[1] if match else ""
+
+
+PLUGIN_LIBRARY = "librestorert_plugins.so"
+
+
+def plugin_library() -> Path | None:
+    """The TensorRT plugin library of this installation, or None where it was not built."""
+    # Beside the extension, which an editable install keeps apart from the Python files.
+    extension = importlib.util.find_spec("restorert._native")
+    home = Path(extension.origin).parent if extension and extension.origin else Path()
+    path = Path(os.environ.get("RESTORERT_PLUGINS") or home / PLUGIN_LIBRARY)
+    return path if path.is_file() else None
+
+
+@functools.cache
+def plugin_hash() -> str | None:
+    """Hex SHA-256 of the plugin library, or None where it was not built."""
+    path = plugin_library()
+    return sha256_of(path) if path else None
+
+
+def short_version(version: str) -> str:
+    """``"2026.4.1-22982-e213a147257"`` -> ``"2026.4.1"``: what people call it."""
+    return version.split("-", 1)[0]

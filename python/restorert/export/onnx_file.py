@@ -1,0 +1,157 @@
+"""ONNX files: writing, and reading what the exporter recorded in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from restorert.errors import Cure, InputError
+from restorert.files import replace_atomically, sha256_of
+from restorert.networks import list_networks, network_spec
+from restorert.spec import NetworkConfig, NetworkSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+_METADATA_KEY = "restorert"
+
+
+def write_model(model: onnx.ModelProto, target: Path) -> None:
+    """Check a model and write it; the same model gives the same bytes.
+
+    Raises:
+        InputError: ``target`` cannot be written; what stood there is untouched.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(model)
+        with replace_atomically(target) as temporary:
+            temporary.write_bytes(model.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror or error}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxFile:
+    """An exported ONNX file, read once.
+
+    Attributes:
+        path: of the file.
+        sha256: of its bytes, in hex.
+        metadata: what the exporter recorded: network, precision, size multiple, padding mode...
+    """
+
+    path: Path
+    sha256: str
+    metadata: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> OnnxFile:
+        """Hash a file and read its metadata.
+
+        Raises:
+            InputError: as `read_metadata`.
+        """
+        model = _load(path)
+        return cls(Path(path), sha256_of(path), _metadata_of(model, path))
+
+
+def set_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
+    """Record what `read_metadata` reads; keys that are there already are replaced one by one."""
+    entries = [entry for entry in model.metadata_props if entry.key == _METADATA_KEY]
+    entry = entries[0] if entries else model.metadata_props.add(key=_METADATA_KEY, value="{}")
+    entry.value = json.dumps({**json.loads(entry.value), **metadata}, sort_keys=True)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the exporter recorded in a file: network, precision, size multiple, padding mode...
+
+    Raises:
+        InputError: the file cannot be read, is no ONNX file or was not written by `export_onnx`.
+    """
+    return _metadata_of(_load(path), path)
+
+
+def _metadata_of(model: onnx.ModelProto, path: str | os.PathLike[str]) -> dict[str, Any]:
+    for entry in model.metadata_props:
+        if entry.key == _METADATA_KEY:
+            try:
+                metadata = json.loads(entry.value)
+            except (ValueError, RecursionError):
+                metadata = None
+            if not isinstance(metadata, dict):
+                raise InputError(f"{os.fspath(path)}: its record of the network is damaged")
+            return metadata
+    raise InputError(f"{os.fspath(path)} was not exported by restorert", Cure.EXPORT)
+
+
+@dataclasses.dataclass(frozen=True)
+class _RecordedSizes(NetworkConfig):
+    """What a file tells of its network's config, which need not be its variant's."""
+
+    out_channels: int = 3
+    size_multiple: int = 1
+
+
+def spec_of(metadata: dict[str, Any]) -> NetworkSpec:
+    """The spec of the network that an ONNX file or an engine was made from.
+
+    Raises:
+        InputError: a value is missing or not what it must be.
+    """
+    sizes = ("in_channels", "out_channels", "size_multiple")
+    for name in ("network", *sizes, "tile", "padding_mode"):
+        value = metadata.get(name)
+        counts = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+        if not {
+            "network": isinstance(value, str) and value in list_networks(),
+            "tile": counts or (value is None and name in metadata),
+            "padding_mode": value in ("reflect", "edge"),
+        }.get(name, counts):
+            raise InputError(f"the file's record of its network is damaged: {name!r}")
+    return dataclasses.replace(
+        network_spec(metadata["network"]),
+        tile=metadata["tile"],
+        padding_mode=metadata["padding_mode"],
+        config=_RecordedSizes(**{name: metadata[name] for name in sizes}),
+    )
+
+
+def _load(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        # The format is stated: by default it would follow from the suffix.
+        model = onnx.load(os.fspath(path), format="protobuf", load_external_data=False)
+    except OSError as error:
+        raise InputError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from None
+    except DecodeError:
+        raise InputError(f"{os.fspath(path)} is not an ONNX file") from None
+    if not model.HasField("graph"):  # no byte at all is a message, too
+        empty = "is empty" if Path(path).stat().st_size == 0 else "is not an ONNX file"
+        raise InputError(f"{os.fspath(path)} {empty}", Cure.EXPORT)
+    return model
+
+
+def inline_functions(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
+    """Write the file again with every local function replaced by its body.
+
+    OpenVINO 2026.4 does not read local functions.
+
+    Raises:
+        InputError: ``path`` is no readable ONNX file, or ``target`` cannot be written.
+    """
+    import onnx.inliner
+
+    model = onnx.inliner.inline_local_functions(_load(path))
+    try:
+        with replace_atomically(target) as temporary:
+            temporary.write_bytes(model.SerializeToString(deterministic=True))
+    except OSError as error:
+        raise InputError(f"cannot write {os.fspath(target)}: {error.strerror or error}") from None
+    return Path(target)

@@ -1,0 +1,8 @@
+"""Engines: built, loaded and run."""
+
+from restorert.runtime.build import build_engine, build_engine_file
+from restorert.runtime.engine import Engine
+from restorert.runtime.load import load_engine
+from restorert.runtime.on_demand import EngineOnDemand
+
+__all__ = ["Engine", "EngineOnDemand", "build_engine", "build_engine_file", "load_engine"]

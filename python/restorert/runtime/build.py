@@ -1,0 +1,297 @@
+"""Network or ONNX file -> engine file -> engine."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from restorert import __version__
+from restorert.backends import Backend, choose
+from restorert.engine.cache import EngineCache
+from restorert.engine.device import plugin_hash
+from restorert.engine.profile import ShapeProfile
+from restorert.engine.recipe import BuilderOptions
+from restorert.engine.request import BuildRequest
+from restorert.engine.sidecar import Sidecar, check_engine_file, read_sidecar, sidecar_path
+from restorert.errors import BuildError, Cure, EngineMismatchError, InputError
+from restorert.export import OnnxFile
+from restorert.export.onnx_file import spec_of
+from restorert.files import check_output
+from restorert.networks import RestorationNetwork, list_networks, network_spec, seed_of
+from restorert.precision import SAFER, check_engine_precision
+from restorert.progress import Progress
+from restorert.quantize import shipped_calibration
+from restorert.runtime.engine import Engine
+from restorert.runtime.load import load_engine
+from restorert.runtime.onnx_cache import cached_onnx
+from restorert.spec import NetworkSpec, check_shape
+from restorert.weights import shipped_weights, weights_hash
+
+
+class Source(Protocol):
+    """What an engine is built from.
+
+    Attributes:
+        spec: of the network.
+        path: the file it was read from, if any.
+        weights_sha256: of the network; empty for an ONNX file.
+    """
+
+    spec: NetworkSpec
+    path: Path | None
+    weights_sha256: str
+
+    def onnx(self, backend: Backend, precision: str, cache: EngineCache) -> OnnxFile:
+        """The file that ``backend`` builds an engine of ``precision`` from."""
+        ...
+
+    def origin(self) -> tuple[tuple[str, ...], str]:
+        """`BuildRequest.named_by` and `BuildRequest.weights_from`."""
+        ...
+
+
+class NetworkSource:
+    """A network in memory, in its deploy form or as published."""
+
+    def __init__(self, network: RestorationNetwork, *, deploy: bool) -> None:
+        self.network, self.deploy = network, deploy
+        self.spec: NetworkSpec = network.spec
+        self.path = network.checkpoint.path if network.checkpoint else None
+        self.weights_sha256 = weights_hash(network)
+
+    def onnx(self, backend: Backend, precision: str, cache: EngineCache) -> OnnxFile:
+        calibration = shipped_calibration(self.network) if precision == "int8" else None
+        return cached_onnx(
+            self.network,
+            backend.onnx_precision(precision),
+            cache,
+            weights_sha256=self.weights_sha256,
+            runner=backend.name,
+            deploy=self.deploy,
+            calibration=calibration,
+        )
+
+    def origin(self) -> tuple[tuple[str, ...], str]:
+        named, told = self._named()
+        return (*named, "--no-deploy") if named and not self.deploy else named, told
+
+    def _named(self) -> tuple[tuple[str, ...], str]:
+        spec, checkpoint = self.spec, self.network.checkpoint
+        shipped = shipped_weights().get(spec.name)
+        model = f"--model={spec.name}"
+        if checkpoint:
+            if checkpoint.sha256 != self.weights_sha256:  # trained on since it was loaded
+                return (), ""
+            if checkpoint.path == shipped:
+                return (model,), "the package"
+            return (model, f"--weights={checkpoint.path}"), f"file {checkpoint.path}"
+        registered = spec.name in list_networks() and spec == network_spec(spec.name)
+        if registered and seed_of(self.network) == 0:
+            # To the command line a name means the shipped weights where there are any.
+            return () if shipped else (model,), "random"
+        return (), ""
+
+
+class OnnxSource:
+    """An ONNX file from `export_onnx` or `quantize_network`."""
+
+    weights_sha256 = ""
+
+    def __init__(self, path: Path) -> None:
+        self.path: Path | None = path
+        self.file = OnnxFile.read(path)
+        self.spec = spec_of(self.file.metadata)
+
+    def onnx(self, backend: Backend, precision: str, cache: EngineCache) -> OnnxFile:
+        found, needed = self.file.metadata.get("precision"), backend.onnx_precision(precision)
+        if found != needed:
+            raise InputError(
+                f"{self.path} is {found}; an engine of {precision} on {backend.name} needs one of "
+                f"{needed}",
+                Cure.CALIBRATE if needed == "int8" else Cure.EXPORT,
+            )
+        return self.file
+
+    def origin(self) -> tuple[tuple[str, ...], str]:
+        return (f"--onnx={self.path}",), ""
+
+
+def build_engine_file(
+    network: RestorationNetwork | str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    precision: str = "fp32",
+    shape: tuple[int, ...] | None = None,
+    profile: ShapeProfile | None = None,
+    runner: str = "auto",
+    options: BuilderOptions | None = None,
+    cache: EngineCache | None = None,
+    progress: Progress | None = None,
+    deploy: bool = True,
+    to_run: bool = False,
+) -> Path:
+    """Build an engine file and its sidecar, or find them in the cache.
+
+    Args:
+        network: a network, or the path of an ONNX file from `export_onnx` or
+            `quantize_network`.
+        path: where to write; None keeps the file in the cache and reuses one that is there.
+        precision: fp32, fp16, bf16 or int8. An ONNX file brings its own, which must be equal;
+            int8 needs such a file, from `quantize_network`, but for the networks whose calibration
+            comes with the package (hinet-tiny).
+        shape: optimise for this [N, C, H, W]; any smaller size is accepted too.
+        profile: instead of ``shape``: the exact smallest, best and largest shapes.
+        runner: see `restorert.backends.choose`.
+        options: for the builder.
+        cache: None is the user's own cache folder.
+        progress: called with what is being done and the share done.
+        deploy: build the network's deploy form, see `RestorationNetwork.deploy`.
+        to_run: choose only among runners that can also run here.
+
+    Returns:
+        The engine file; its sidecar is beside it.
+
+    Raises:
+        RestorertError: InputError, BuildError or RunnerUnavailableError, one line each.
+    """
+    check_engine_precision(precision)
+    if shape is not None and profile is not None:
+        raise InputError("give a shape or a profile, not both")
+    in_memory = isinstance(network, RestorationNetwork)
+    if in_memory and precision == "int8" and shipped_calibration(network) is None:
+        raise InputError("an int8 engine is built from a calibrated ONNX file", Cure.CALIBRATE)
+    backend = choose(runner, precision=precision, to_run=to_run)
+    source: Source = (
+        NetworkSource(network, deploy=deploy) if in_memory else OnnxSource(Path(network))
+    )
+    if path is not None:
+        check_output(path, source.path)
+        check_output(sidecar_path(path), source.path)
+    if profile is None:
+        default = (1, source.spec.in_channels, 720, 1280)
+        profile = ShapeProfile.up_to(shape or default, source.spec.size_multiple)
+    for bound in (profile.min, profile.opt, profile.max):
+        check_shape(source.spec, bound)
+    cache = cache or EngineCache()
+    if progress and in_memory:
+        progress("exporting to ONNX", 0.0)
+    onnx = source.onnx(backend, precision, cache)
+    if progress and in_memory:
+        progress("exporting to ONNX", 1.0)
+    named_by, weights_from = source.origin()
+    request = BuildRequest(
+        onnx,
+        precision,
+        profile,
+        options or BuilderOptions(),
+        weights_sha256=source.weights_sha256,
+        weights_from=weights_from,
+        named_by=named_by,
+    )
+    return _built(request, backend, Path(path) if path is not None else None, cache, progress)
+
+
+def _built(
+    request: BuildRequest,
+    backend: Backend,
+    path: Path | None,
+    cache: EngineCache,
+    progress: Progress | None,
+) -> Path:
+    """The engine file of a request: at ``path``, or in the cache, where it may be already."""
+    device, version = backend.device(), backend.version()
+    plugins = plugin_hash() if backend.uses_plugins else None
+    facts = {
+        **request.facts(),
+        "runner": backend.name,
+        "version": version,
+        "device": device.to_json(),
+        "plugins": plugins,
+        "restorert": __version__,
+    }
+    label = f"{request.onnx.metadata['network']}-{request.precision}-{backend.name}"
+
+    def build(out: Path) -> None:
+        started = time.perf_counter()
+        built = backend.build(request, out, progress)
+        sidecar = Sidecar.of(
+            request,
+            built,
+            out,
+            runner=backend.name,
+            runner_version=version,
+            device=device,
+            plugins_sha256=plugins,
+            seconds=time.perf_counter() - started,
+            rebuild=request.command(backend.name, backend.options, path),
+        )
+        try:
+            sidecar.write(out)
+        except OSError as error:
+            raise BuildError(
+                f"cannot write {sidecar_path(out)}: {error.strerror or error}"
+            ) from None
+
+    if path is None:
+        return cache.get_or_build(cache.path(label, facts, backend.suffix), _is_whole, build)
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:20]
+    with cache.locked(cache.folder / f"{label}-{name}"):
+        build(path)
+    return path
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        check_engine_file(path, read_sidecar(path))
+    except EngineMismatchError:
+        return False
+    return True
+
+
+def build_engine(
+    network: RestorationNetwork | str | os.PathLike[str],
+    *,
+    precision: str = "fp32",
+    shape: tuple[int, ...] | None = None,
+    profile: ShapeProfile | None = None,
+    runner: str = "auto",
+    options: BuilderOptions | None = None,
+    cache: EngineCache | None = None,
+    progress: Progress | None = None,
+    deploy: bool = True,
+) -> Engine:
+    """An engine ready to run: built, or taken from the cache.
+
+    Arguments as in `build_engine_file`; ``runner="cuda"`` and ``"torch"`` run the network itself.
+    "auto" takes the first of `restorert.backends.BACKENDS` that works.
+
+    Frames that a half precision spoils (NaN, infinity, one colour) are run again in the next safer
+    one, whose engine is built when the first such frame comes; see `Engine.frames_repeated`.
+    """
+    check_engine_precision(precision)
+    in_memory = isinstance(network, RestorationNetwork)
+    given = ("onnx", "network") if in_memory else ("onnx",)
+    backend = choose(runner, given=given, precision=precision)
+    arguments: dict[str, Any] = {
+        "shape": shape,
+        "profile": profile,
+        "runner": backend.name,
+        "options": options,
+        "cache": cache,
+        "deploy": deploy,
+    }
+    if in_memory and backend.takes == "network":
+        engine = Engine(backend.run(network, precision, deploy=deploy), network.spec)
+    else:
+        path = build_engine_file(
+            network, precision=precision, progress=progress, to_run=True, **arguments
+        )
+        engine = load_engine(path)
+    safer = SAFER.get(engine.runner.precision)
+    if safer is not None and in_memory:
+        engine.fallback = functools.partial(build_engine, network, precision=safer, **arguments)
+    return engine

@@ -1,0 +1,203 @@
+"""The engine a user holds: any array kind, any size, in and out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restorert.backends.base import Runner
+from restorert.engine.device import short_version
+from restorert.engine.profile import ShapeProfile, format_shape
+from restorert.engine.sidecar import Sidecar
+from restorert.errors import Cure, DeviceMemoryError, InputError, not_finite
+from restorert.pictures.padding import pad
+from restorert.runtime.arrays import to_tensor
+from restorert.spec import NetworkSpec, padded_size
+
+_LOG = logging.getLogger("restorert")
+
+
+class Engine:
+    """A network ready to run: ``engine(frames)``.
+
+    Attributes:
+        spec: the network's `NetworkSpec`.
+        runner: the loaded runner.
+        sidecar: of the engine file; None for the torch runner, which has no file.
+        fallback: makes the engine of the next safer precision, on which frames are run again that
+            came out with NaN, infinite or constant; None leaves them as they are.
+        frames_repeated: how many were.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        spec: NetworkSpec,
+        sidecar: Sidecar | None = None,
+        fallback: Callable[[], Engine] | None = None,
+    ) -> None:
+        self.runner = runner
+        self.spec = spec
+        self.sidecar = sidecar
+        self.fallback = fallback
+        self.frames_repeated = 0
+        self._safer: Engine | None = None
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.describe()}>"
+
+    def describe(self) -> str:
+        """One line: network, runner and version, precision that runs, device, shapes."""
+        r = self.runner
+        shapes = f", shapes {r.profile}" if r.profile else ""
+        version = short_version(r.version)
+        return f"{self.spec.name} on {r.name} {version}, {r.precision}, {r.device}{shapes}"
+
+    def __call__(self, frames: Any) -> Any:
+        """Restore pictures.
+
+        Args:
+            frames: [N, C, H, W] floats in [0, 1], or [N, H, W, C] uint8 in [0, 255]; without N for
+                one picture. A numpy array, a torch tensor, or anything with ``__dlpack__`` or
+                ``__cuda_array_interface__`` (CuPy, PyCUDA's GPUArray). Any N, H and W: sizes are
+                padded (``spec.padding_mode``) and the result cropped; batches larger than the
+                engine's are split. They are only read.
+
+        Returns:
+            The restored pictures in memory of their own, of the same kind, dtype, layout and
+            device; a torch tensor for a DLPack object whose library has no ``from_dlpack``. Floats
+            are not clamped; uint8 is clamped and rounded as the network's authors do
+            (``spec.rounding``).
+
+        Raises:
+            InputError: wrong dimensions, channels or dtype; larger than the engine's profile.
+            DeviceMemoryError: not enough memory.
+            RestorertError: values that are not finite, for uint8, which cannot hold them.
+        """
+        tensor, restore_kind = to_tensor(frames)
+        single = tensor.ndim == 3
+        batch = tensor[None] if single else tensor
+        out = self._run_uint8(batch) if batch.dtype == torch.uint8 else self._run_float(batch)
+        return restore_kind(out[0] if single else out)
+
+    def _run_uint8(self, batch: Tensor) -> Tensor:
+        self._check(batch, channels_axis=3)
+        picture = batch.permute(0, 3, 1, 2).to(self.runner.torch_device)
+        restored = self._run(picture.to(torch.float32).div_(255.0))
+        # Rounded, NaN would be black and infinity white.
+        if restored.numel() and not all(e.isfinite() for e in torch.aminmax(restored)):
+            raise not_finite(self.spec.name)
+        levels = restored.clamp_(0.0, 1.0).mul_(255.0)
+        if self.spec.rounding == "nearest":
+            levels.round_()
+        levels = levels.to(torch.uint8)
+        return levels.permute(0, 2, 3, 1).contiguous().to(batch.device)
+
+    def _run_float(self, batch: Tensor) -> Tensor:
+        if not batch.is_floating_point():
+            raise InputError(
+                f"frames have dtype {str(batch.dtype).removeprefix('torch.')}; "
+                "expected floats [N, C, H, W] in [0, 1] or uint8 [N, H, W, C]"
+            )
+        self._check(batch, channels_axis=1)
+        restored = self._run(batch.to(self.runner.torch_device, torch.float32))
+        return restored.to(batch.device, batch.dtype)
+
+    def _check(self, batch: Tensor, channels_axis: int) -> None:
+        layout = "[N, C, H, W]" if channels_axis == 1 else "[N, H, W, C]"
+        if batch.ndim != 4:
+            raise InputError(f"frames have {batch.ndim} dimensions; expected {layout}")
+        channels = batch.shape[channels_axis]
+        if channels != self.spec.in_channels:
+            raise InputError(
+                f"frames of shape {format_shape(batch.shape)} have {channels} channels in "
+                f"{layout}; {self.spec.name} takes {self.spec.in_channels}"
+            )
+        if min(batch.shape[1:]) < 1:
+            raise InputError(f"frames of shape {format_shape(batch.shape)} hold no pixels")
+
+    def _run(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        profile = self.runner.profile
+        smallest = profile.min[2:] if profile else (1, 1)
+        multiple = self.spec.size_multiple
+        rows, columns = (
+            padded_size(size, multiple, low)
+            for size, low in zip((height, width), smallest, strict=True)
+        )
+        if profile and (rows > profile.max[2] or columns > profile.max[3]):
+            raise InputError(
+                f"frames of {width}x{height} exceed this engine's {profile.max[3]}x"
+                f"{profile.max[2]}; restore in tiles or build for "
+                + format_shape(
+                    (*profile.max[:2], max(rows, profile.max[2]), max(columns, profile.max[3]))
+                )
+            )
+        try:
+            padded = pad(x, rows, columns, self.spec.padding_mode).contiguous()
+            restored = [self._run_chunk(chunk, profile) for chunk in self._chunks(padded, profile)]
+            if not restored:
+                return x.new_empty((0, self.spec.out_channels, height, width))
+            joined = restored[0] if len(restored) == 1 else torch.cat(restored)
+            cropped = joined[:, :, :height, :width].contiguous()
+            return cropped if self.fallback is None else self._repeat_broken(x, cropped)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).splitlines()[0] if str(error) else "out of memory"
+            asked = format_shape((x.shape[0], x.shape[1], rows, columns))
+            raise DeviceMemoryError(
+                f"not enough memory for {asked} on {self.runner.device.name} ({reason})", Cure.TILES
+            ) from None
+
+    def _repeat_broken(self, x: Tensor, restored: Tensor) -> Tensor:
+        """Run frames that came out broken again, in a safer precision."""
+        broken = broken_frames(x, restored)
+        count = int(broken.sum())
+        if not count or self.fallback is None:
+            return restored
+        if self._safer is None:
+            self._safer = self.fallback()
+            _LOG.warning(
+                "%s gave NaN, infinity or one colour for a frame; such frames run again in %s",
+                self.runner.precision,
+                self._safer.runner.precision,
+            )
+        self.frames_repeated += count
+        restored[broken] = self._safer._run(x[broken])
+        return restored
+
+    @staticmethod
+    def _chunks(x: Tensor, profile: ShapeProfile | None) -> tuple[Tensor, ...]:
+        if x.shape[0] == 0:
+            return ()
+        return x.split(profile.max[0]) if profile else (x,)
+
+    def _run_chunk(self, chunk: Tensor, profile: ShapeProfile | None) -> Tensor:
+        missing = profile.min[0] - chunk.shape[0] if profile else 0
+        if missing > 0:
+            filled = torch.cat([chunk, chunk[-1:].expand(missing, -1, -1, -1)])
+            return self.runner(filled.contiguous())[: chunk.shape[0]]
+        return self.runner(chunk.contiguous())
+
+
+def broken_frames(x: Tensor, restored: Tensor) -> Tensor:
+    """Which frames of [N, C, H, W] hold NaN or infinity, or one value for a picture of several.
+
+    One pass over each picture: both extremes are NaN where any value is.
+    """
+    least, most = torch.aminmax(restored.flatten(1), dim=1)
+    given_least, given_most = torch.aminmax(x.flatten(1), dim=1)
+    constant = (least == most) & (given_least != given_most)
+    return ~torch.isfinite(most - least) | constant
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch or the system ran out of memory."""
+    # On a CPU torch raises a plain RuntimeError.
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)

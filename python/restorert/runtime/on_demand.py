@@ -1,0 +1,94 @@
+"""An engine that is built when frames come whose size nobody knew before."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from restorert.engine.profile import ShapeProfile
+from restorert.networks import RestorationNetwork
+from restorert.progress import Progress
+from restorert.runtime.build import build_engine
+from restorert.runtime.engine import Engine
+from restorert.spec import padded_size
+
+Building = Callable[[], contextlib.AbstractContextManager["Progress | None"]]
+
+
+class EngineOnDemand:
+    """An engine that is built when the first picture comes, and again when one does not fit.
+
+    Optimised for the tile where pictures come in tiles. Largest shapes grow in steps, so that a
+    folder of many sizes needs few engines.
+
+    Args:
+        network: from `create_network` or `load_network`.
+        precision, runner, deploy: see `build_engine`.
+        tile: see `restore_picture`.
+        one_size: the frames are all alike: build for exactly their size.
+        building: makes a context for each build, which gives its progress callback.
+        on_build: called with each new engine.
+
+    Attributes:
+        spec: the network's.
+        engine: the current one; None before the first picture.
+    """
+
+    STEP = 512
+    """By how many pixels a side of the largest shape grows."""
+
+    def __init__(
+        self,
+        network: RestorationNetwork,
+        *,
+        precision: str = "fp32",
+        runner: str = "auto",
+        tile: Literal["auto"] | int | None = "auto",
+        one_size: bool = False,
+        deploy: bool = True,
+        building: Building = contextlib.nullcontext,
+        on_build: Callable[[Engine], object] | None = None,
+    ) -> None:
+        self.network = network
+        self.spec = network.spec
+        self.tile = self.spec.tile if tile == "auto" else tile
+        self.one_size = one_size
+        self.engine: Engine | None = None
+        self._arguments: dict[str, Any] = {
+            "precision": precision,
+            "runner": runner,
+            "deploy": deploy,
+        }
+        self._building = building
+        self._on_build = on_build
+
+    def __call__(self, frames: Any) -> Any:
+        """Restore frames, see `Engine.__call__`; numpy arrays."""
+        size = frames.shape[1:3] if frames.dtype == "uint8" else frames.shape[2:4]
+        if self.engine is None or not self._fits(self.engine.runner.profile, size):
+            self.engine = self._build(size)
+            if self._on_build:
+                self._on_build(self.engine)
+        return self.engine(frames)
+
+    @staticmethod
+    def _fits(profile: ShapeProfile | None, size: tuple[int, int]) -> bool:
+        return profile is None or (size[0] <= profile.max[2] and size[1] <= profile.max[3])
+
+    def _build(self, size: tuple[int, int]) -> Engine:
+        best = (self.tile, self.tile) if self.tile else (720, 1280)
+        before = self.engine.runner.profile if self.engine else None
+        least = before.max[2:] if before else best
+        largest = [max(pair) for pair in zip(size, least, strict=True)]
+        if not self.tile:
+            largest = [padded_size(side, self.STEP) for side in largest]
+
+        def shape(sides: Sequence[int]) -> tuple[int, int, int, int]:
+            return self.spec.shape_for(sides[0], sides[1])
+
+        profile = ShapeProfile(shape((1, 1)), shape(best), shape(largest))
+        if self.one_size:
+            profile = ShapeProfile.fixed(shape(size))
+        with self._building() as progress:
+            return build_engine(self.network, profile=profile, progress=progress, **self._arguments)

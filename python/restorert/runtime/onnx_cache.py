@@ -1,0 +1,97 @@
+"""ONNX files of networks, exported once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxscript
+import torch
+
+import restorert
+from restorert.engine.cache import EngineCache
+from restorert.export import OnnxFile, export_onnx
+from restorert.files import replace_atomically, sha256_of
+from restorert.networks import RestorationNetwork
+from restorert.quantize import CalibrationCache, quantize_network
+
+# The rooms whose code decides what stands in an exported file; the modules beside them, too.
+_WRITERS = ("export", "networks", "ops", "pictures", "quantize", "weights")
+
+
+@functools.cache
+def exporter_fingerprint() -> str:
+    """Changes whenever an exported file could: our own code and the exporters' versions."""
+    versions = (restorert.__version__, torch.__version__, onnx.__version__, onnxscript.__version__)
+    digest = hashlib.sha256(" ".join(versions).encode())
+    package = Path(restorert.__file__).parent
+    rooms = [package, *(package / room for room in _WRITERS)]
+    for source in sorted(source for room in rooms for source in room.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    return digest.hexdigest()
+
+
+def cached_onnx(
+    network: RestorationNetwork,
+    precision: str,
+    cache: EngineCache,
+    *,
+    weights_sha256: str,
+    runner: str,
+    deploy: bool = True,
+    calibration: CalibrationCache | None = None,
+) -> OnnxFile:
+    """The network as an ONNX file in the cache: exported first where it is not there, or damaged.
+
+    Args:
+        network: stays as it is.
+        precision: of the file; int8 needs a ``calibration``.
+        cache: where it lies.
+        weights_sha256: of the network.
+        runner, deploy: see `export_onnx`.
+        calibration: see `quantize_network`.
+    """
+    facts: dict[str, Any] = {
+        "weights": weights_sha256,
+        "spec": dataclasses.asdict(network.spec),
+        "precision": precision,
+        "exporter": exporter_fingerprint(),
+    }
+    if calibration is None:
+        form = network.deploy(runner) if deploy else network
+        facts["deployed"] = form.deployed
+    else:
+        content = json.dumps([calibration.scales, calibration.keep], sort_keys=True)
+        facts["deploy"] = deploy
+        facts["calibration"] = hashlib.sha256(content.encode()).hexdigest()
+    path = cache.path(f"{network.spec.name}-{precision}", facts, ".onnx")
+    record = path.with_name(f"{path.name}.json")
+    found: list[OnnxFile] = []
+
+    def is_whole(target: Path) -> bool:
+        # A damaged file would still parse, with other weights in it.
+        try:
+            noted = json.loads(record.read_bytes())
+            whole = bool(noted["sha256"] == sha256_of(target))
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        found[:] = [OnnxFile(target, noted["sha256"], noted["metadata"])]
+        return whole
+
+    def export(target: Path) -> None:
+        if calibration is None:
+            export_onnx(form, target, precision=precision, deploy=False)
+        else:
+            quantize_network(network, target, calibration=calibration, deploy=deploy)
+        found[:] = [OnnxFile.read(target)]
+        note = {"sha256": found[0].sha256, "metadata": found[0].metadata}
+        with replace_atomically(record) as temporary:
+            temporary.write_text(json.dumps(note), encoding="utf-8")
+
+    cache.get_or_build(path, is_whole, export)
+    return found[0]

@@ -1,0 +1,112 @@
+"""What engines, the command line and the benchmarks must know of a network, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from restorert.errors import InputError
+
+PaddingMode = Literal["reflect", "edge"]
+Rounding = Literal["nearest", "truncate"]
+
+
+def padded_size(size: int, multiple: int, smallest: int = 1) -> int:
+    """The least multiple of ``multiple`` that holds ``size`` and ``smallest`` pixels."""
+    return -(-max(size, smallest) // multiple) * multiple
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of a network: the base of each family's own.
+
+    Attributes:
+        in_channels: channels of the picture, in and, where a family does not say otherwise, out.
+    """
+
+    in_channels: int = 3
+
+    @property
+    def out_channels(self) -> int:
+        """As many as come in."""
+        return self.in_channels
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width must be multiples of this."""
+        return 1
+
+    @property
+    def _family(self) -> str:
+        """What messages call the network."""
+        return type(self).__name__.removesuffix("Config")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """One published variant of a network.
+
+    Sizes are in pixels. ``tile`` is the crop side the authors test with (overlapping crops are
+    averaged), or None where they feed whole pictures: for networks with instance statistics the
+    crop changes the result, so it belongs to the variant and not to the user's memory.
+    """
+
+    name: str
+    family: str
+    task: str
+    paper: str
+    weights_license: str
+    config: Any
+    """The family's `NetworkConfig`."""
+    padding_mode: PaddingMode = "reflect"
+    training_patch: int | None = None
+    tile: int | None = None
+    rounding: Rounding = "nearest"
+    """How the authors turn the result into integers."""
+    fp32_parts: tuple[str, ...] = ()
+    """What stays in float32 at every precision, in words; the modules themselves enforce it."""
+    paper_psnr: tuple[str, float] | None = None
+    """Dataset and dB that the authors state for this variant."""
+    file_hint: str = ""
+    """Part of the published checkpoint's file name, where it does not follow from ``name``."""
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the picture that goes in."""
+        return int(self.config.in_channels)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the picture that comes out."""
+        return int(self.config.out_channels)
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width must be multiples of this."""
+        return int(self.config.size_multiple)
+
+    def shape_for(self, height: int, width: int, batch: int = 1) -> tuple[int, int, int, int]:
+        """The smallest [N, C, H, W] that the network takes and that holds such a picture."""
+        multiple = self.size_multiple
+        rows, columns = (padded_size(size, multiple) for size in (height, width))
+        return batch, self.in_channels, rows, columns
+
+
+def by_name(*specs: NetworkSpec) -> dict[str, NetworkSpec]:
+    """The variants of a family, in the order of the registry."""
+    return {spec.name: spec for spec in specs}
+
+
+def check_shape(spec: NetworkSpec, shape: tuple[int, ...]) -> None:
+    """Raise InputError unless ``shape`` is an [N, C, H, W] that the network takes."""
+    multiple = spec.size_multiple
+    if len(shape) != 4 or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise InputError(f"shape {shape} is not [N, C, H, W] with positive sizes")
+    if shape[1] != spec.in_channels:
+        raise InputError(f"{spec.name} takes {spec.in_channels} channels, not {shape[1]}")
+    if shape[2] % multiple or shape[3] % multiple:
+        near = spec.shape_for(shape[2], shape[3])[2:]
+        raise InputError(
+            f"{spec.name} needs height and width in multiples of {multiple}; "
+            f"the next size after {shape[2]}x{shape[3]} is {near[0]}x{near[1]}"
+        )
