@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+import restorert as rr
 
 try:
     import hypothesis
@@ -89,3 +92,23 @@ def rng() -> torch.Generator:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def network() -> rr.networks.RestorationNetwork:
+    """A miniature of a network, with random weights."""
+    return rr.create_network("hinet", width=8, depth=3)
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(
+    network: rr.networks.RestorationNetwork, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The network as an ONNX file of some precision, exported once."""
+    folder = tmp_path_factory.mktemp("exported")
+
+    def exported(precision: str) -> Path:
+        path = folder / f"{precision}.onnx"
+        return path if path.exists() else rr.export_onnx(network, path, precision=precision)
+
+    return exported

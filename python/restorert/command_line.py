@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
-from restorert.errors import InputError, RestorertError
+from restorert.errors import Cure, InputError, RestorertError
 
 __all__ = ["Parser", "guarded", "number", "print_error"]
 
@@ -19,24 +20,32 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see: {self.prog} --help")
 
 
-def guarded(program: str, work: Callable[[], int]) -> int:
-    """The exit status of ``work``, or that of its failure, which is told on stderr."""
+def guarded(
+    program: str, work: Callable[[], int], cures: Mapping[Cure, str] = MappingProxyType({})
+) -> int:
+    """The exit status of ``work``, or that of its failure, which is told on stderr.
+
+    ``cures`` are the program's words for what would help.
+    """
     try:
         return work()
     except BrokenPipeError:  # the reader of a pipe has gone, as `| head` does
         sys.stdout = None  # type: ignore[assignment]
         return 141
     except (RestorertError, OSError, MemoryError) as error:
-        print_error(program, error)
+        print_error(program, error, cures)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: stopped", file=sys.stderr)
         return 130
 
 
-def print_error(program: str, error: Exception) -> None:
+def print_error(
+    program: str, error: Exception, cures: Mapping[Cure, str] = MappingProxyType({})
+) -> None:
     """One line on stderr."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    told = error.told(cures) if isinstance(error, RestorertError) else str(error)
+    text = " ".join(told.split()) or type(error).__name__
     print(f"{program}: error: {text}", file=sys.stderr)
 
 
@@ -46,14 +55,14 @@ def number(
     """An argument's ``type``: numbers from ``least`` to ``most``; NaN is none."""
 
     def convert(text: str) -> Any:
-        bounds = f"from {least} on" if most is None else f"from {least} to {most}"
+        bounds = f">= {least}" if most is None else f"from {least} to {most}"
         try:
             value = kind(text)
         except ValueError:
             value = None
         if value is None or not least <= value or (most is not None and value > most):
             what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"takes {what} {bounds}, not {text[:20]!r}")
+            raise argparse.ArgumentTypeError(f"must be {what} {bounds}, not {text[:20]!r}")
         return value
 
     return convert

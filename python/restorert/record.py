@@ -21,6 +21,7 @@ def read_record(
     *,
     converters: Mapping[str, Callable[[Any], Any]] | None = None,
     keys: Mapping[str, str] | None = None,
+    prefix: str = "",
     ignore: tuple[str, ...] | None = (),
 ) -> dict[str, Any]:
     """The arguments of a dataclass out of a mapping, each checked against its annotation.
@@ -31,30 +32,31 @@ def read_record(
         converters: field -> what makes its value of the raw one, instead of the check; it raises
             InputError.
         keys: field -> its key in ``raw``, where that is another.
+        prefix: what the messages put before a key.
         ignore: further keys that may stand there; None takes any.
 
     Raises:
         InputError: no mapping; a key that is missing, unknown or of another type. It names the key.
     """
     if not isinstance(raw, dict):
-        raise InputError(f"holds a {type(raw).__name__}, not a table")
+        raise InputError(f"{prefix.removesuffix('.') or 'it'} must be a table")
     known = {(keys or {}).get(f.name, f.name): f for f in dataclasses.fields(record)}
     for key in raw:
         if key not in known and ignore is not None and key not in ignore:
-            shown = printable(repr(key)[:60])
+            shown = printable(repr(prefix + key)[:60])
             raise InputError(f"unknown key {shown}; expected {', '.join(sorted(known))}")
     hints = typing.get_type_hints(record)
     values: dict[str, Any] = {}
     for key, field in known.items():
         if key not in raw:
             if field.default is field.default_factory is dataclasses.MISSING:
-                raise InputError(f"key {key!r} is missing")
+                raise InputError(f"key {prefix + key!r} is missing")
             continue
         value, hint = raw[key], hints[field.name]
         if converters and field.name in converters:
             values[field.name] = converters[field.name](value)
         else:
-            check_value(value, hint, key)
+            check_value(value, hint, prefix + key)
             values[field.name] = tuple(value) if typing.get_origin(hint) is tuple else value
     return values
 

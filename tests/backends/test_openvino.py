@@ -13,13 +13,20 @@ import pytest
 
 import restorert as rr
 from restorert.backends.openvino.build import build_openvino
-from restorert.backends.openvino.module import compile_options
-from restorert.engine import ShapeProfile
+from restorert.backends.openvino.module import compile_options, load_module
+from restorert.engine import ShapeProfile, device
+from restorert.engine.recipe import BuilderOptions
+from restorert.engine.request import BuildRequest
 from restorert.engine.sidecar import read_sidecar, sidecar_path
 from restorert.errors import BuildError, EngineMismatchError, RunnerUnavailableError
+from restorert.export import OnnxFile
 from restorert.files import sha256_of
 
 PROFILE = ShapeProfile.up_to((2, 3, 32, 48), 4)
+
+
+def _request(onnx_path: Path) -> BuildRequest:
+    return BuildRequest(OnnxFile(onnx_path, "", {}), "fp32", PROFILE, BuilderOptions())
 
 
 @pytest.fixture(autouse=True)
@@ -35,14 +42,14 @@ def test_what_cannot_be_built(tiny_onnx: Callable[[str], Path], tmp_path: Path, 
     (tmp_path / "garbage.onnx").write_bytes(b"garbage")
     target = tmp_path / "a.openvino"
     with pytest.raises(BuildError, match=r"^openvino could not build: .+") as caught:
-        build_openvino(tmp_path / f"{name}.onnx", target, PROFILE, "fp32")
+        build_openvino(_request(tmp_path / f"{name}.onnx"), target)
     assert "\n" not in str(caught.value)
     assert not target.exists()
 
 
 def test_unwritable_target(tiny_onnx: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"^cannot write .*No such file"):
-        build_openvino(tiny_onnx("fp32"), tmp_path / "none/a", PROFILE, "fp32")
+        build_openvino(_request(tiny_onnx("fp32")), tmp_path / "none/a")
 
 
 def test_a_blob_that_is_none(tiny_onnx: Callable[[str], Path], tmp_path: Path) -> None:
@@ -81,15 +88,14 @@ def test_a_blob_that_is_none(tiny_onnx: Callable[[str], Path], tmp_path: Path) -
 def test_precision_hint(
     monkeypatch: pytest.MonkeyPatch, capability: str, precision: str, hint: str
 ) -> None:
-    device = environment.Device("cpu", "abacus", capability)
-    monkeypatch.setattr(environment, "cpu", lambda: device)
+    monkeypatch.setattr(device, "cpu", lambda: device.Device("cpu", "abacus", capability))
     assert compile_options(precision)["INFERENCE_PRECISION_HINT"] == hint
 
 
 def test_nothing_is_reported() -> None:
     """Importing openvino sends an event to Intel where its telemetry is installed."""
     code = (
-        "import sys, threading; from restorert.engine import openvino_build as b\n"
+        "import sys, threading; from restorert.backends.openvino import module as b\n"
         "assert b.load_module().convert_model\n"
         "assert not any('openvino_telemetry' in name for name in sys.modules)\n"
         "assert threading.active_count() == 1"
@@ -103,4 +109,4 @@ def test_nothing_is_reported() -> None:
 def test_missing_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(RunnerUnavailableError, match="install it with: pip install openvino"):
-        openvino_build.load_module.__wrapped__()
+        load_module.__wrapped__()

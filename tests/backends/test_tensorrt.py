@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,17 +13,33 @@ import pytest
 import torch
 
 import restorert as rr
+from restorert.backends import choose
 from restorert.backends.tensorrt import TensorRTBackend
+from restorert.backends.tensorrt import build as tensorrt_build
+from restorert.backends.tensorrt import module as module_of
 from restorert.backends.tensorrt.build import build_tensorrt
-from restorert.backends.tensorrt.module import load_module, version_tuple
+from restorert.backends.tensorrt.module import TENSORRT, load_module, version_tuple
 from restorert.backends.tensorrt.plan import Kernel, Plan
-from restorert.engine import ShapeProfile
+from restorert.engine import ShapeProfile, device
 from restorert.engine.recipe import BuilderOptions
+from restorert.engine.request import BuildRequest, Built
 from restorert.engine.sidecar import check_engine_file, read_sidecar
 from restorert.errors import BuildError, EngineMismatchError, RunnerUnavailableError
+from restorert.export import OnnxFile
 
 PROFILE = ShapeProfile((1, 3, 4, 4), (1, 3, 32, 32), (2, 3, 64, 64))
 ADA = BuilderOptions(compute_capabilities=("8.9",))
+
+
+def _request(
+    onnx_path: Path,
+    profile: ShapeProfile = PROFILE,
+    options: BuilderOptions = ADA,
+    precision: str = "fp16",
+) -> BuildRequest:
+    return BuildRequest(OnnxFile(onnx_path, "", {}), precision, profile, options)
+
+
 KINDS = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}
 
 
@@ -105,15 +120,14 @@ def test_every_known_capability_without_a_gpu(
 ) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine's GPU is the default")
-    facts = build_tensorrt(
-        tiny_onnx("fp16"),
+    profile = ShapeProfile.fixed((1, 3, 16, 16))
+    built = build_tensorrt(
+        _request(tiny_onnx("fp16"), profile, BuilderOptions()),
         tmp_path / "a.engine",
-        ShapeProfile.fixed((1, 3, 16, 16)),
-        BuilderOptions(),
-        module="tensorrt_rtx",
+        "tensorrt_rtx",
     )
     known = [name for name in rtx.ComputeCapability.__members__ if name.startswith("SM")]
-    assert len(facts["targets"]) == len(known) > 3
+    assert len(built.targets) == len(known) > 3
 
 
 def test_unknown_capability(rtx: Any, tiny_onnx: Callable[[str], Path], tmp_path: Path) -> None:
@@ -142,11 +156,7 @@ def test_what_the_parser_refuses(
     for name in ("nonsense", "garbage"):
         with pytest.raises(BuildError, match=f"^tensorrt_rtx cannot parse .*{name}.onnx: .+") as e:
             build_tensorrt(
-                tmp_path / f"{name}.onnx",
-                tmp_path / "a.engine",
-                PROFILE,
-                ADA,
-                module="tensorrt_rtx",
+                _request(tmp_path / f"{name}.onnx"), tmp_path / "a.engine", "tensorrt_rtx"
             )
         assert "\n" not in str(e.value)
     assert not (tmp_path / "a.engine").exists()
@@ -155,7 +165,9 @@ def test_what_the_parser_refuses(
 def test_unwritable_target(rtx: Any, tiny_onnx: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"^cannot write .*No such file"):
         build_tensorrt(
-            tiny_onnx("fp32"), tmp_path / "none/a.engine", PROFILE, ADA, module="tensorrt_rtx"
+            _request(tiny_onnx("fp32"), precision="fp32"),
+            tmp_path / "none/a.engine",
+            "tensorrt_rtx",
         )
 
 
@@ -178,7 +190,7 @@ def test_tensorrt_means_rtx_where_only_that_is_installed(rtx: Any) -> None:
     try:
         load_module("tensorrt")
     except RunnerUnavailableError:
-        assert choose_backend("tensorrt", to_run=False).name == "tensorrt_rtx"
+        assert choose("tensorrt", to_run=False).name == "tensorrt_rtx"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +202,7 @@ def test_tensorrt_means_rtx_where_only_that_is_installed(rtx: Any) -> None:
     ],
 )
 def test_unusable_modules(monkeypatch: pytest.MonkeyPatch, module: Any, message: str) -> None:
-    monkeypatch.setattr(tensorrt_build.importlib, "import_module", lambda name: module)
+    monkeypatch.setattr(module_of.importlib, "import_module", lambda name: module)
     with pytest.raises(RunnerUnavailableError, match=message):
         load_module.__wrapped__("tensorrt")
 
@@ -233,14 +245,13 @@ def fake(
         trt = _FakeTensorRT(version, flags)
         library = tmp_path / "plugins.so" if plugins else None
         monkeypatch.setattr(tensorrt_build, "load_module", lambda name: trt)
-        monkeypatch.setattr(tensorrt_build, "_LOADED", {})
-        monkeypatch.setattr(environment, "plugin_library", lambda: library)
-        facts = build_tensorrt(
-            tiny_onnx("fp16"), tmp_path / "a.engine", PROFILE, BuilderOptions(), module="tensorrt"
-        )
+        monkeypatch.setattr(module_of, "_LOADED", {})
+        monkeypatch.setattr(device, "plugin_library", lambda: library)
+        request = _request(tiny_onnx("fp16"), options=BuilderOptions())
+        built = build_tensorrt(request, tmp_path / "a.engine", "tensorrt")
         assert (tmp_path / "a.engine").read_bytes() == b"plan"
-        assert facts["plugins"] == plugins
-        assert facts["targets"] == ()  # TensorRT proper builds for the GPU it runs on
+        assert built.plugins == plugins
+        assert built.targets == ()  # TensorRT proper builds for the GPU it runs on
         return trt
 
     return build
@@ -268,16 +279,13 @@ def test_plugins_replace_functions(
     assert trt.get_plugin_registry.return_value.load_library.called == plugins
 
 
-@pytest.mark.parametrize(
-    ("precision", "cure"), [("int8", "with --runner openvino"), ("bf16", "another version of")]
-)
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
 def test_a_refused_build_leaves_the_old_engine(
     fake: Callable[..., _FakeTensorRT],
     tiny_onnx: Callable[[str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     precision: str,
-    cure: str,
 ) -> None:
     trt = fake("10.15.1")
     trt.builder.build_serialized_network.return_value = b"another plan"
@@ -285,24 +293,13 @@ def test_a_refused_build_leaves_the_old_engine(
     monkeypatch.setattr(tensorrt_build, "read_plan", lambda lines: plan)
     target = tmp_path / "a.engine"
 
-    def build(precision: str) -> dict[str, Any]:
-        return TensorRTBackend("tensorrt").build(
-            tiny_onnx("fp16"), target, PROFILE, BuilderOptions(), precision, None
-        )
+    def build(precision: str) -> Built:
+        request = _request(tiny_onnx("fp16"), options=BuilderOptions(), precision=precision)
+        return TensorRTBackend(TENSORRT).build(request, target, None)
 
-    with pytest.raises(BuildError, match=f"layers all run in fp16; build for fp16, or {cure}"):
+    with pytest.raises(BuildError, match="layers all run in fp16; build for fp16, with another"):
         build(precision)
     assert target.read_bytes() == b"plan"
     assert list(tmp_path.iterdir()) == [target]
-    assert build("fp16")["precisions"] == {"fp16": 1}
+    assert build("fp16").precisions == {"fp16": 1}
     assert target.read_bytes() == b"another plan"
-
-
-def test_layer_information() -> None:
-    engine = MagicMock()
-    answer = engine.create_engine_inspector.return_value.get_engine_information
-    answer.return_value = json.dumps({"Layers": ["a", {"Name": "b", "Precision": "HALF"}]})
-    assert tensorrt_build.layer_information(MagicMock(), engine) == [
-        {"Name": "a"},
-        {"Name": "b", "Precision": "HALF"},
-    ]

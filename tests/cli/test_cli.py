@@ -16,10 +16,16 @@ from PIL import Image
 from skimage import data
 
 import restorert as rr
-from restorert import cli
-from restorert.engine import ShapeProfile
+from restorert import backends
+from restorert.backends import openvino, tensorrt
+from restorert.cli import inspect, networks
+from restorert.cli import main as cli
+from restorert.cli.build import profile_of
+from restorert.cli.options import network_of
+from restorert.cli.restore import tile_of
+from restorert.engine import ShapeProfile, device
 from restorert.engine.sidecar import read_sidecar, sidecar_path
-from restorert.errors import DeviceMemoryError, InputError
+from restorert.errors import Cure, DeviceMemoryError, InputError
 from restorert.export import read_metadata
 from restorert.weights import weights_hash
 
@@ -129,9 +135,12 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ("build --onnx none.onnx --runner openvino", "cannot read none.onnx"),
         ("build --onnx . --fp16", "cannot read ."),
         ("build --onnx none.onnx --model hinet", "--onnx excludes --model"),
-        ("build --model hinet --optimization-level 7", "expected 0 to 5"),
-        ("build --model hinet --optimization-level x", "invalid int value: 'x'"),
-        ("build --model hinet --workspace 0", "--workspace is out of range; expected 1 to"),
+        ("build --model hinet --optimization-level 7", "a whole number from 0 to 5, not '7'"),
+        ("build --model hinet --optimization-level x", "a whole number from 0 to 5, not 'x'"),
+        (
+            "build --model hinet --workspace 0",
+            "argument --workspace: must be a whole number from 1 to",
+        ),
         ("export --model hinet", "the following arguments are required: -o/--output"),
         ("export -o a.onnx", "name a network"),
         ("export --model hinet -o none/a.onnx", "cannot write none/a.onnx"),
@@ -146,11 +155,11 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ("build --model hinet --images . --limit -1", "--limit must be dB >= 0"),
         (
             "calibrate --images . -n 0 -o q.onnx",
-            "argument -n/--patches: takes a whole number from 1",
+            "argument -n/--patches: must be a whole number >= 1",
         ),
         (
             "calibrate --images . --noise nan -o q.onnx",
-            "argument --noise: takes a number from 0 to 255",
+            "argument --noise: must be a number from 0 to 255",
         ),
         ("calibrate --images . --runner foo -o q.onnx", "argument --runner: invalid choice: 'foo'"),
         (
@@ -180,7 +189,7 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ),
         ("inspect a.onnx --fp16", "--precision fp16 has no meaning with an ONNX file"),
         ("inspect a.onnx --no-deploy", "--no-deploy has no meaning with an ONNX file"),
-        ("inspect hinet --kernels -3", "argument --kernels: takes a whole number from 0 on"),
+        ("inspect hinet --kernels -3", "argument --kernels: must be a whole number >= 0"),
         (
             "classify a.png --weights hinet-tiny hinet-tiny",
             "hinet-tiny is no degradation classifier: give ENCODER, then CLASSIFIER",
@@ -242,7 +251,7 @@ def test_errors_of_pictures(weights: Path, picture: Path, tmp_path: Path, capsys
     ("error", "message"),
     [
         (MemoryError(), "in.png: not enough memory; restore in smaller tiles: --tile N"),
-        (DeviceMemoryError("not enough; tiles"), "not enough; tiles: --tile N"),
+        (DeviceMemoryError("not enough", Cure.TILES), "not enough; restore in smaller tiles: --"),
     ],
 )
 def test_without_memory_the_cure_is_named(
@@ -272,7 +281,7 @@ def test_unexpected_failures_of_the_system_are_one_line(
         (PermissionError(13, "x\ny"), "x"),
     ):
         monkeypatch.setattr(
-            cli, "_networks", lambda options, error=error: (_ for _ in ()).throw(error)
+            networks, "run", lambda options, error=error: (_ for _ in ()).throw(error)
         )
         _fails("networks", capsys, message)
 
@@ -323,7 +332,7 @@ def test_the_output_is_no_input(
     ],
 )
 def test_which_weights_a_name_means(name: str, says: str, capsys: Capture) -> None:
-    network = cli._network(cli._parser().parse_args(["export", "--model", name, "-o", "a.onnx"]))
+    network = network_of(cli.parser().parse_args(["export", "--model", name, "-o", "a.onnx"]))
     assert capsys.readouterr().err == says
     expected = rr.load_network(name) if "package" in says else rr.create_network(name)
     assert weights_hash(network) == weights_hash(expected)
@@ -341,7 +350,7 @@ def test_another_tensorrt_is_told(
     def stop(*arguments: object, **options: object) -> None:
         raise InputError("enough")
 
-    monkeypatch.setattr(runners, "choose_backend", lambda *_, **__: runners.BACKENDS[1])
+    monkeypatch.setattr(backends, "choose", lambda *_, **__: backends.BACKENDS[1])
     monkeypatch.setattr(rr, "build_engine_file", stop)
     assert cli.main(["build", "--weights", str(weights), "--runner", "tensorrt"]) == 2
     told = "no tensorrt here (see: restorert doctor): built by tensorrt_rtx"
@@ -386,8 +395,8 @@ def test_build_by_a_recipe(
     assert sidecar.precision == "fp16"  # the recipe's
     assert sidecar.profile == ShapeProfile.fixed((1, 3, 16, 16))  # the flag's
     # With no flag the recipe's own profile counts, and no network need be named.
-    options = cli._parser().parse_args(recipe)
-    assert cli._profile(options) is None
+    options = cli.parser().parse_args(recipe)
+    assert profile_of(options) is None
 
 
 def test_export_and_build_from_onnx(weights: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -487,8 +496,7 @@ def test_build_measures_half_precision(
     capsys: Capture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    device = environment.Device("cpu", "abacus", "avx512_bf16")
-    monkeypatch.setattr(environment, "cpu", lambda: device)
+    monkeypatch.setattr(device, "cpu", lambda: device.Device("cpu", "abacus", "avx512_bf16"))
     recipe = tmp_path / "a.toml"
     recipe.write_text(
         'network = "hinet"\nprecision = "fp16"\n[limits]\nbf16 = 1e-9\n'
@@ -644,7 +652,7 @@ def test_a_damaged_video_is_told(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--crf", "64"], "argument --crf: takes a whole number from 0 to 63, not '64'"),
+        (["--crf", "64"], "argument --crf: must be a whole number from 0 to 63, not '64'"),
         (["--crf", "9", "--codec", "ffv1"], "ffv1 has no crf"),
         (["--encoder-option", "preset"], "--encoder-option takes NAME=VALUE, not 'preset'"),
         (["--encoder-option", "=fast"], "--encoder-option takes NAME=VALUE, not '=fast'"),
@@ -663,55 +671,6 @@ def test_errors_of_videos(
 def test_a_video_is_no_picture(weights: Path, clip: Path, tmp_path: Path, capsys: Capture) -> None:
     command = ["restore", str(clip), str(tmp_path / "out.png"), "--weights", str(weights)]
     _fails(command, capsys, "is a video by its name; use: restorert video")
-
-
-def _fitting(weights: Path, tile: str, name: str = "hinet") -> cli._FittingEngine:
-    arguments = ["restore", "a", "b", "--weights", str(weights), "--model", name]
-    options = cli._parser().parse_args([*arguments, "--runner", "openvino", "--tile", tile])
-    return cli._FittingEngine(options, cli._tile(tile), cli._console())
-
-
-@pytest.mark.parametrize(
-    ("name", "tile", "best", "largest"),
-    [
-        ("hinet", "auto", (720, 1280), (1024, 1536)),
-        ("hinet-gopro", "auto", (256, 256), (256, 256)),
-        ("hinet-gopro", "off", (720, 1280), (1024, 1536)),
-        ("hinet", "30", (32, 32), (32, 32)),
-    ],
-)
-def test_profile_fits_the_tile(
-    weights: Path, name: str, tile: str, best: tuple[int, int], largest: tuple[int, int]
-) -> None:
-    fitting = _fitting(weights, tile, name)
-    fitting(np.zeros((1, 3, 16, 20), np.float32))
-    assert fitting.engine is not None
-    profile = fitting.engine.runner.profile
-    assert profile is not None
-    assert (profile.min, profile.opt) == ((1, 3, 4, 4), (1, 3, *best))
-    assert profile.max == (1, 3, *largest)
-
-
-def test_profile_grows_and_never_shrinks(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fitting = _fitting(weights, "off")
-    asked: list[tuple[int, ...]] = []
-
-    class Built:
-        def __init__(self, profile: ShapeProfile) -> None:
-            self.runner = self
-            self.profile = profile
-            asked.append(profile.max[2:])
-
-        def describe(self) -> str:
-            return "built"
-
-        def __call__(self, frames: np.ndarray) -> np.ndarray:
-            return frames
-
-    monkeypatch.setattr(rr, "build_engine", lambda network, profile, **rest: Built(profile))
-    for height, width in ((700, 2000), (2000, 700), (700, 2000), (2048, 2048)):
-        fitting(np.zeros((1, height, width, 3), np.uint8))
-    assert asked == [(1024, 2048), (2048, 2048)]
 
 
 def test_networks(capsys: Capture) -> None:
@@ -734,11 +693,8 @@ def test_doctor(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("tensorrt", "tensorrt_rtx", "openvino"):
         monkeypatch.setitem(sys.modules, module, None)
 
-    monkeypatch.setattr(tensorrt_build, "load_module", tensorrt_build.load_module.__wrapped__)
-    for place in ("tensorrt_runner", "openvino_runner"):
-        home = tensorrt_build if place == "tensorrt_runner" else openvino_build
-        loader = getattr(home.load_module, "__wrapped__", home.load_module)
-        monkeypatch.setattr(f"restorert.runners.{place}.load_module", loader)
+    for place in (tensorrt, openvino):
+        monkeypatch.setattr(place, "load_module", place.load_module.__wrapped__)
     assert cli.main(["doctor"]) == 0
     out, _ = capsys.readouterr()
     for package in ("tensorrt", "tensorrt-rtx-cu13", "openvino"):
@@ -760,7 +716,7 @@ def test_inspect_takes_no_calibration_for_a_sidecar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.onnx.json").write_text('{"format": 1, "network": "hinet"}')
-    monkeypatch.setattr(cli, "_inspect_plan", lambda options: 7)
+    monkeypatch.setattr(inspect, "_inspect_plan", lambda options: 7)
     assert cli.main(["inspect", str(tmp_path / "a.onnx")]) == 7
 
 
@@ -768,16 +724,16 @@ def test_interrupt(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(options: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_networks", interrupt)
+    monkeypatch.setattr(networks, "run", interrupt)
     assert cli.main(["networks"]) == 130
     assert capsys.readouterr().err == "restorert: stopped\n"
 
 
 @pytest.mark.parametrize("text", ["auto", "off", "64"])
 def test_tile_flag(text: str) -> None:
-    assert cli._tile(text) == {"auto": "auto", "off": None, "64": 64}[text]
+    assert tile_of(text) == {"auto": "auto", "off": None, "64": 64}[text]
     with pytest.raises(InputError, match="--tile takes auto, off or a number of pixels"):
-        cli._tile(f"{text}!")
+        tile_of(f"{text}!")
 
 
 def _process(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -805,7 +761,7 @@ def test_a_real_process() -> None:
 
 def test_help_needs_no_torch() -> None:
     code = (
-        "import sys; sys.modules['torch'] = None; from restorert.cli import main\n"
+        "import sys; sys.modules['torch'] = None; from restorert.cli.main import main\n"
         "try: main(['build', '--help'])\n"
         "finally: print([m for m in sys.modules if m.startswith(('onnx', 'openvino'))])"
     )

@@ -47,7 +47,7 @@ def test_mistakes_name_the_cure() -> None:
 @pytest.mark.parametrize("text", ["0", "1025", "-1", "1.5", "x", "", "nan", "9" * 5000])
 def test_numbers_out_of_bounds(text: str) -> None:
     with pytest.raises(
-        argparse.ArgumentTypeError, match="takes a whole number from 1 to 1024, not"
+        argparse.ArgumentTypeError, match="must be a whole number from 1 to 1024, not"
     ):
         number(int, 1, 1024)(text)
 
@@ -56,5 +56,5 @@ def test_numbers() -> None:
     assert number(int, 1, 1024)("1024") == 1024
     assert number(float, 0)("inf") == math.inf
     for text in ("nan", "-0.1"):
-        with pytest.raises(argparse.ArgumentTypeError, match="takes a number from 0 on, not"):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be a number >= 0, not"):
             number(float, 0)(text)

@@ -14,16 +14,20 @@ import onnx
 import pytest
 
 import restorert as rr
+from restorert import backends
+from restorert.backends import Backend
 from restorert.engine import EngineCache, ShapeProfile
 from restorert.engine.cache import cache_folder, cache_key
 from restorert.engine.device import Device
 from restorert.engine.recipe import BuilderOptions
+from restorert.engine.request import BuildRequest, Built
 from restorert.engine.sidecar import sidecar_path
 from restorert.errors import BuildError, EngineMismatchError, InputError
-from restorert.runtime import build
+from restorert.export import OnnxFile
+from restorert.runtime import build as building
 
 
-class FakeBackend:
+class FakeBackend(Backend):
     """Writes a few bytes and counts how often."""
 
     suffix = ".fake"
@@ -34,9 +38,6 @@ class FakeBackend:
         self.at_version = "1.0"
         self.on = Device("cpu", "abacus", "wood", "1")
 
-    def check_buildable(self) -> None: ...
-    def check_runnable(self) -> None: ...
-
     def version(self) -> str:
         return self.at_version
 
@@ -46,16 +47,17 @@ class FakeBackend:
     def onnx_precision(self, precision: str) -> str:
         return "fp32"
 
-    def build(self, onnx_path: Path, target: Path, *args: Any) -> dict[str, Any]:
+    def build(self, request: BuildRequest, target: Path, progress: Any) -> Built:
         self.builds += 1
-        Path(target).write_bytes(b"engine")
-        return {"precision_ran": "fp32"}
+        target.write_bytes(b"engine")
+        return Built("fp32", plugins=self.uses_plugins)
 
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     fake = FakeBackend()
-    monkeypatch.setattr(runners, "BACKENDS", (fake,))
+    in_memory = [backend for backend in backends.BACKENDS if backend.takes == "network"]
+    monkeypatch.setattr(backends, "BACKENDS", [fake, *in_memory])
     return fake
 
 
@@ -125,10 +127,10 @@ def test_each_fact_of_the_runner_is_in_the_key(
 def test_plugins_are_in_the_key(
     build: Callable[..., Path], backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend.name = "tensorrt"  # the only runner with plugin layers
+    backend.uses_plugins = True
     paths = set()
     for digest in ("a", "b", None):
-        monkeypatch.setattr(environment, "plugin_hash", lambda digest=digest: digest)
+        monkeypatch.setattr(building, "plugin_hash", lambda digest=digest: digest)
         paths.add(build(runner="auto"))
     assert len(paths) == 3
 
@@ -143,7 +145,8 @@ def test_the_onnx_file_and_the_weights_are_in_the_key(
     model.doc_string = "another"
     onnx.save(model, tmp_path / "another.onnx")
     assert build(tmp_path / "another.onnx") != build()
-    monkeypatch.setattr(runners, "_cached_onnx", lambda *args: tiny_onnx("fp32"))
+    file = OnnxFile.read(tiny_onnx("fp32"))
+    monkeypatch.setattr(building, "cached_onnx", lambda *_, **__: file)
     nets = [rr.create_network("hinet", width=8, depth=3, seed=seed) for seed in (0, 1)]
     assert len({build(net) for net in nets}) == 2
 
@@ -175,29 +178,6 @@ def test_a_damaged_engine_is_built_again(
     assert path.read_bytes() == b"engine"
     build()
     assert backend.builds == 2
-
-
-def test_a_damaged_onnx_file_is_exported_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exports = []
-
-    def export(network: Any, path: Path, **arguments: Any) -> None:
-        exports.append(path)
-        path.write_bytes(b"onnx")
-
-    monkeypatch.setattr(runners, "export_onnx", export)
-    net = rr.create_network("hinet", width=2, depth=2)
-
-    def cached() -> Path:
-        return runners._cached_onnx(net, "fp32", EngineCache(tmp_path), "weights")
-
-    path = cached()
-    assert cached() == path
-    assert len(exports) == 1
-    path.write_bytes(b"onnX")
-    assert cached().read_bytes() == b"onnx"
-    assert len(exports) == 2
 
 
 def test_an_explicit_path_is_always_built(
@@ -354,7 +334,7 @@ def test_killed_in_the_middle(
     tiny_onnx: Callable[[str], Path], tmp_path: Path, moment: str
 ) -> None:
     pytest.importorskip("openvino")
-    process = _start(tiny_onnx("fp32"), tmp_path, f"import restorert.engine\n{moment}")
+    process = _start(tiny_onnx("fp32"), tmp_path, f"import restorert.engine.sidecar\n{moment}")
     process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
     left = [p for p in tmp_path.iterdir() if p.suffix == ".openvino"]

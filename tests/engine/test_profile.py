@@ -83,16 +83,6 @@ def test_any_other_json_is_an_input_error(value: object) -> None:
     assert "\n" not in message
 
 
-@given(profiles(), shapes)
-def test_accepts_what_lies_between(profile: ShapeProfile, shape: tuple[int, ...]) -> None:
-    inside = all(a <= s <= b for a, s, b in zip(profile.min, shape, profile.max, strict=True))
-    assert profile.accepts(shape) == inside
-    assert profile.accepts(profile.min)
-    assert profile.accepts(profile.opt)
-    assert profile.accepts(profile.max)
-    assert not profile.accepts(shape[:3])
-
-
 @given(profiles())
 def test_trtexec_flags_parse_back(profile: ShapeProfile) -> None:
     parser = argparse.ArgumentParser()

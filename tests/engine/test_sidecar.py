@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shlex
 import shutil
@@ -10,17 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import restorert as rr
-from restorert import cli
 from restorert.backends.openvino import OpenVINOBackend
+from restorert.cli import main as cli
+from restorert.cli.build import profile_of, run_build
 from restorert.engine import ShapeProfile
-from restorert.engine.recipe import BuilderOptions
+from restorert.engine.device import Device
+from restorert.engine.recipe import FLAGS, BuilderOptions
 from restorert.engine.sidecar import check_environment, read_sidecar, sidecar_path
 from restorert.errors import EngineMismatchError, RunnerUnavailableError
-from restorert.weights import weights_hash
+from restorert.runtime.build import NetworkSource
 
 pytest.importorskip("openvino")
 
@@ -137,7 +141,7 @@ def test_missing_values(engine: Path, field: str) -> None:
     values = json.loads(path.read_text())
     del values[field]
     path.write_text(json.dumps(values))
-    _refused(engine, "format" if field == "format" else f"'{field}' is missing or damaged")
+    _refused(engine, "format" if field == "format" else f"key '{field}' is missing")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +207,9 @@ def test_targets_that_are_no_text(built: Path, tmp_path: Path) -> None:
     copy.write_bytes(b"")
     original = json.loads(sidecar_path(built).read_text())
     sidecar_path(copy).write_text(json.dumps(original | {"targets": [None]}))
-    with pytest.raises(EngineMismatchError, match="'targets' are not compute capabilities; build"):
+    with pytest.raises(
+        EngineMismatchError, match="targets must be a list, each item of it a string; build"
+    ):
         rr.load_engine(copy)
 
 
@@ -227,8 +233,7 @@ def test_wrong_runner(built: Path) -> None:
             read_sidecar(built),
             runner="tensorrt",
             runner_version="10.15",
-            device_name="GPU",
-            capability="9.0",
+            device=Device("cuda", "GPU", "9.0"),
             plugins_sha256=None,
         )
 
@@ -254,18 +259,18 @@ def test_the_rebuild_command_is_understood(
         options=options,
     )
     program, *arguments = shlex.split(read_sidecar(out).rebuild)
-    parsed = cli._parser().parse_args(arguments)
+    parsed = cli.parser().parse_args(arguments)
     assert program == "restorert"
-    assert parsed.command is cli._build
+    assert parsed.command is run_build
     assert (parsed.onnx, parsed.output) == (tiny_onnx("fp32"), out)
     assert (parsed.precision, parsed.runner) == ("fp16", "openvino")
-    assert cli._profile(parsed) == profile
+    assert profile_of(parsed) == profile
     # OpenVINO has no such options, and the command line refuses them.
-    assert (parsed.workspace, parsed.optimization_level) == (None, None)
-    flags = cli._parser().parse_args(["build", *options.flags()])
-    assert flags.workspace == options.workspace_mib
+    assert (parsed.workspace_mib, parsed.optimization_level) == (None, None)
+    flags = cli.parser().parse_args(["build", *options.flags(FLAGS)])
+    assert flags.workspace_mib == options.workspace_mib
     assert flags.optimization_level == (None if options == BuilderOptions() else 5)
-    assert parsed.compute_capability == []  # the machine that rebuilds has another GPU
+    assert parsed.compute_capabilities == []  # the machine that rebuilds has another GPU
     # The command does what it says.
     before = read_sidecar(out)
     assert cli.main(arguments) == 0
@@ -287,26 +292,48 @@ def test_the_rebuild_command_names_the_weights(
         if expected is None:  # random weights of no published size are in no file
             assert rebuild == ""
         else:
-            parsed = cli._parser().parse_args(shlex.split(rebuild)[1:])
+            parsed = cli.parser().parse_args(shlex.split(rebuild)[1:])
             assert (parsed.model, parsed.weights) == ("hinet", expected)
             assert read_sidecar(path).weights_from == f"file {expected}"
 
 
 @pytest.mark.parametrize(
-    ("network", "expected"),
+    ("make", "expected"),
     [
-        (rr.load_network("hinet-tiny"), (["--model=hinet-tiny"], "the package")),
+        (lambda: rr.load_network("hinet-tiny"), (("--model=hinet-tiny",), "the package")),
         # `restorert build --model` would take the package's.
-        (rr.create_network("hinet-tiny"), ([], "random")),
-        (rr.create_network("mprnet-derain"), (["--model=mprnet-derain"], "random")),
-        (rr.create_network("hinet-tiny", seed=1), ([], "")),
-        (Path("a.onnx"), (["--onnx=a.onnx"], "")),
+        (lambda: rr.create_network("hinet-tiny"), ((), "random")),
+        (lambda: rr.create_network("mprnet-derain"), (("--model=mprnet-derain",), "random")),
+        (lambda: rr.create_network("mprnet-derain", seed=1), ((), "")),
+        (lambda: copy.deepcopy(rr.create_network("mprnet-derain")), ((), "")),
     ],
 )
-def test_where_the_weights_come_from(network: Any, expected: tuple[list[str], str]) -> None:
-    weights = "" if isinstance(network, Path) else weights_hash(network)
-    assert runners._origin(network, weights) == expected
+def test_where_the_weights_come_from(
+    make: Callable[[], rr.networks.RestorationNetwork], expected: tuple[tuple[str, ...], str]
+) -> None:
+    assert NetworkSource(make(), deploy=True).origin() == expected
 
 
-def test_weights_changed_in_memory_are_in_no_file() -> None:
-    assert runners._origin(rr.load_network("hinet-tiny"), "00") == ([], "")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: next(net.parameters()).mul_(2),
+        lambda net: net.load_state_dict({k: 2 * v for k, v in net.state_dict().items()}),
+        lambda net: net.half(),
+        lambda net: setattr(next(net.parameters()), "data", torch.zeros(3)),
+    ],
+)
+@pytest.mark.parametrize("name", ["hinet-tiny", "mprnet-derain"])
+def test_weights_changed_in_memory_are_in_no_file(
+    name: str, change: Callable[[rr.networks.RestorationNetwork], object]
+) -> None:
+    shipped = name == "hinet-tiny"
+    net = rr.load_network(name) if shipped else rr.create_network(name)
+    change(net)
+    assert NetworkSource(net, deploy=True).origin() == ((), "")
+
+
+def test_without_deploy_form_the_command_says_so() -> None:
+    net = rr.create_network("mprnet-derain")
+    named = ("--model=mprnet-derain", "--no-deploy")
+    assert NetworkSource(net, deploy=False).origin() == (named, "random")

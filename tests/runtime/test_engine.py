@@ -11,8 +11,10 @@ import pytest
 import torch
 
 import restorert as rr
+from restorert.backends import runner_names
+from restorert.backends.openvino.module import load_module
 from restorert.backends.torch.run import TorchRunner
-from restorert.engine import ShapeProfile
+from restorert.engine import ShapeProfile, device
 from restorert.engine.device import Device
 from restorert.errors import (
     DeviceMemoryError,
@@ -21,6 +23,7 @@ from restorert.errors import (
     RunnerUnavailableError,
 )
 from restorert.runtime import Engine
+from restorert.runtime.engine import broken_frames
 from restorert.testing import psnr
 
 LARGEST = (2, 3, 208, 336)
@@ -72,8 +75,8 @@ def test_half_precision_says_what_it_runs(
     elif torch.cuda.is_available():
         pytest.skip("torch runs on the GPU")
     engine = rr.build_engine(network, precision=precision, shape=(1, 3, 64, 96), runner=runner)
-    runs = "bf16" if environment.cpu_has_bf16() else "fp32"
-    if "amx_fp16" in environment.cpu().capability and (runner, precision) == ("openvino", "fp16"):
+    runs = "bf16" if device.cpu_has_bf16() else "fp32"
+    if "amx_fp16" in device.cpu().capability and (runner, precision) == ("openvino", "fp16"):
         runs = "fp16"
     assert engine.runner.precision == runs
     assert f", {runs}, " in engine.describe()
@@ -347,7 +350,7 @@ def test_description_has_the_short_version(
     text = Engine(_Runner(MemoryError()), network.spec).describe()
     assert text == "hinet on fake 1.0, fp32, abacus (wood)"
     assert openvino.sidecar is not None
-    assert openvino.sidecar.runner_version == openvino_build.load_module().__version__
+    assert openvino.sidecar.runner_version == load_module().__version__
     short = openvino.sidecar.runner_version.split("-")[0]
     assert openvino.describe().startswith(f"hinet on openvino {short}, fp32, ")
     assert "shapes 1x3x4x4 / 2x3x208x336 / 2x3x208x336" in openvino.describe()
@@ -414,7 +417,7 @@ def test_auto(
     def missing() -> Any:
         raise RunnerUnavailableError("openvino is not usable (not installed)")
 
-    monkeypatch.setattr("restorert.backends.openvino.run.load_module", missing)
+    monkeypatch.setattr("restorert.backends.openvino.load_module", missing)
     fallen_back = rr.build_engine(network, shape=LARGEST)
     assert fallen_back.runner.name == "torch"
     assert fallen_back.sidecar is None
@@ -428,7 +431,7 @@ def test_auto(
 def test_unknown_runner(network: rr.networks.RestorationNetwork, runner: str) -> None:
     with pytest.raises(InputError, match="unknown runner"):
         rr.build_engine(network, runner=runner)
-    assert runners.runner_names()[0] == "auto"
+    assert runner_names()[0] == "auto"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
@@ -499,12 +502,12 @@ def test_spoiled_frames_run_again(
     (record,) = caplog.records
     assert "such frames run again in fp32" in record.getMessage()
     # a picture of one colour may stay one, and nothing repeats what nobody asked to
-    assert not runners.engine.broken_frames(torch.ones(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)).any()
+    assert not broken_frames(torch.ones(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)).any()
     assert np.isnan(Engine(runner, network.spec)(frames)).any()
 
 
 def test_half_precision_falls_back_to_the_next(network: rr.networks.RestorationNetwork) -> None:
-    if not environment.cpu_has_bf16():
+    if not device.cpu_has_bf16():
         pytest.skip("this CPU runs fp32 for fp16")
     engine = rr.build_engine(network, precision="fp16", runner="torch")
     assert engine.fallback is not None

@@ -28,8 +28,8 @@ FLAGS = {
 }
 """How the command line spells each field of `BuilderOptions`."""
 
-# No GPU has as many MiB, and TensorRT counts bytes in 64 bits.
-_RANGES = {"optimization_level": (0, 5), "workspace_mib": (1, 2**24)}
+RANGES = {"optimization_level": (0, 5), "workspace_mib": (1, 2**24)}
+"""Least and most; no GPU has as many MiB, and TensorRT counts bytes in 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class BuilderOptions:
     compute_capabilities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
+        for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise InputError(f"{name} is {value}; expected {low} to {high}")
+                raise InputError(f"{name} is out of range; expected {low} to {high}")
 
     def flags(self, names: Collection[str]) -> list[str]:
         """The fields of these names as flags of `restorert build`; none for a default.
@@ -63,7 +63,7 @@ class BuilderOptions:
         changed = [
             f.name
             for f in dataclasses.fields(self)
-            if f.name in names and f.name in _RANGES and getattr(self, f.name) != f.default
+            if f.name in names and f.name in RANGES and getattr(self, f.name) != f.default
         ]
         return [f"{FLAGS[name]}={getattr(self, name)}" for name in changed]
 
@@ -128,10 +128,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
 
 
 def _builder_options(raw: object) -> BuilderOptions:
-    try:
-        return BuilderOptions(**read_record(BuilderOptions, raw))
-    except InputError as error:
-        raise InputError(f"builder: {error}") from None
+    return BuilderOptions(**read_record(BuilderOptions, raw, prefix="builder."))
 
 
 def _limits(raw: object) -> dict[str, float]:

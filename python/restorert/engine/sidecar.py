@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from restorert import __version__
-from restorert.engine.device import Device
+from restorert.engine.device import Device, short_version
 from restorert.engine.profile import ShapeProfile
 from restorert.engine.request import BuildRequest, Built
 from restorert.errors import Cure, EngineMismatchError, InputError, printable
@@ -114,6 +114,23 @@ class Sidecar:
     def to_json(self) -> dict[str, Any]:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return values | {"profile": self.profile.to_json(), "targets": list(self.targets)}
+
+    def summary(self) -> str:
+        """What was built, for people; a second line where the precisions of layers are known."""
+        targets = f" for sm {', '.join(self.targets)}" if self.targets else ""
+        built = (
+            f"{self.network['network']} by {self.runner} {short_version(self.runner_version)}"
+            f"{targets}: asked {self.precision}, runs {self.precision_ran}, shapes {self.profile}, "
+            f"{self.engine_bytes / 1e6:.0f} MB, built in {self.build_seconds:.1f} s"
+        )
+        return f"{built}\n{self.precision_shares()}" if self.precisions else built
+
+    def precision_shares(self) -> str:
+        """The share of layers that runs in each precision, in words."""
+        total = sum(self.precisions.values())
+        ranked = sorted(self.precisions.items(), key=lambda item: -item[1])
+        shares = ", ".join(f"{name} {count / total:.0%}" for name, count in ranked)
+        return f"convolutions and matrix products run in {shares}"
 
     @property
     def cure(self) -> str:

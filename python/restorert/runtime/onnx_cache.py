@@ -18,7 +18,8 @@ from restorert.engine.cache import EngineCache
 from restorert.export import OnnxFile, export_onnx
 from restorert.files import replace_atomically, sha256_of
 from restorert.networks import RestorationNetwork
-from restorert.quantize import CalibrationCache, quantize_network
+from restorert.quantize import CalibrationCache, Patches, quantize_network
+from restorert.weights import weights_hash
 
 # The rooms whose code decides what stands in an exported file; the modules beside them, too.
 _WRITERS = ("export", "networks", "ops", "pictures", "quantize", "weights")
@@ -95,3 +96,28 @@ def cached_onnx(
 
     cache.get_or_build(path, is_whole, export)
     return found[0]
+
+
+def calibrated_path(
+    network: RestorationNetwork,
+    patches: Patches,
+    *,
+    cache: EngineCache | None = None,
+    **arguments: Any,
+) -> Path:
+    """Where the cache keeps the INT8 file of these pictures.
+
+    Args:
+        network, patches, arguments: of `quantize_network`, which writes it.
+        cache: None is the user's own cache folder.
+    """
+    facts = {
+        "weights": weights_hash(network),
+        "pictures": sorted(patches.pictures.values()),
+        "patches": len(patches.inputs),
+        "noise": patches.noise,
+        "arguments": arguments,
+    }
+    path = (cache or EngineCache()).path(f"{network.spec.name}-int8", facts, ".onnx")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,7 @@
+"""python -m restorert.cli."""
+
+import sys
+
+from restorert.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,166 @@
+"""Options that several commands have, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restorert.backends import BACKENDS
+from restorert.cli.console import console
+from restorert.command_line import number
+from restorert.errors import InputError
+
+if TYPE_CHECKING:
+    from restorert.networks import RestorationNetwork
+
+
+def path(text: str) -> Path:
+    """An argument's ``type``: a path that is not empty."""
+    # Path("") is the current folder, which nobody means who leaves a shell variable unset.
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path; name a file or a folder")
+    return Path(text)
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """--model and --weights."""
+    parser.add_argument("--model", metavar="NAME", help="a name from `restorert networks`")
+    parser.add_argument(
+        "--weights", type=path, metavar="FILE", help=".pth, .safetensors, TensorFlow prefix"
+    )
+
+
+def add_precision(parser: argparse.ArgumentParser, *more: str) -> None:
+    """--precision and its short forms."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--precision", choices=("fp32", "fp16", "bf16", *more))
+    for name in ("fp16", "bf16"):
+        group.add_argument(
+            f"--{name}",
+            dest="precision",
+            action="store_const",
+            const=name,
+            help=f"same as --precision {name}",
+        )
+
+
+def add_deploy(parser: argparse.ArgumentParser) -> None:
+    """--no-deploy."""
+    parser.add_argument(
+        "--no-deploy",
+        dest="deploy",
+        action="store_false",
+        help="keep the authors' layers instead of the equal ones that move fewer bytes",
+    )
+
+
+def add_runner(parser: argparse.ArgumentParser, *, in_memory: bool) -> None:
+    """--runner, with the names of runners ``in_memory`` or without."""
+    names = [b.name for b in BACKENDS if in_memory or b.takes == "onnx"]
+    parser.add_argument(
+        "--runner", default="auto", metavar="NAME", help=f"auto or one of {', '.join(names)}"
+    )
+
+
+PICTURES = ("method", "percentile", "patches", "noise", "keep_fp16", "limit")
+"""What `add_pictures` adds."""
+
+
+def add_pictures(parser: argparse.ArgumentParser) -> None:
+    """How pictures are used for INT8."""
+    parser.add_argument(
+        "--method",
+        choices=("minmax", "entropy", "percentile", "mse"),
+        help="how ranges follow from what was observed; default mse",
+    )
+    parser.add_argument("--percentile", type=float, help="of that method; default 99.99")
+    parser.add_argument(
+        "-n", "--patches", type=number(int, 1), metavar="N", help="patches to use; default 64"
+    )
+    parser.add_argument(
+        "--noise",
+        type=number(float, 0, 255),
+        metavar="SIGMA",
+        help="the pictures are clean: add noise of this standard deviation (of 255) to them",
+    )
+    parser.add_argument(
+        "--keep-fp16",
+        action="append",
+        default=[],
+        metavar="auto|LAYER",
+        help="leave a layer in fp16, or as few as the limit allows; may be repeated",
+    )
+    parser.add_argument(
+        "--limit", type=float, metavar="DB", help="most PSNR that may be lost; int8: 0.1"
+    )
+
+
+def check_pictures(options: argparse.Namespace) -> None:
+    """Refuse what the parser cannot of `add_pictures`."""
+    from restorert.precision import check_limit
+
+    if options.limit is not None:
+        check_limit(options.limit, "--limit")
+    if options.method != "percentile":
+        refuse(options, ("percentile",), "without --method percentile")
+    if "auto" in options.keep_fp16 and len(options.keep_fp16) > 1:
+        raise InputError("--keep-fp16 takes auto or layers, not both")
+
+
+def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, str]:
+    """Of these arguments those that were given, as they are spelt, by their names."""
+    found = {}
+    for name in names:
+        actions = [a for a in options.parser._actions if a.dest == name]
+        value = getattr(options, name)
+        if actions and value != actions[0].default:
+            flag = actions[0].option_strings[0]
+            found[name] = flag if len(actions) == 1 else f"{flag} {value}"
+    return found
+
+
+def refuse(options: argparse.Namespace, names: Collection[str], where: str) -> None:
+    """Refuse the arguments of these names that were given, though they would change nothing."""
+    for flag in given(options, names).values():
+        raise InputError(f"{flag} has no meaning {where}")
+
+
+def exclude(options: argparse.Namespace, name: str, others: Collection[str], why: str = "") -> None:
+    """Refuse the arguments ``others`` beside the argument ``name``."""
+    (flag,) = given(options, (name,)).values()
+    for other in given(options, others).values():
+        raise InputError(f"{flag} excludes {other.split()[0]}{why and f': {why}'}")
+
+
+def check_outputs(options: argparse.Namespace, *suffixes: str) -> None:
+    """Refuse an --output that cannot be written or that is an input, with each of the suffixes."""
+    from restorert.files import check_output
+    from restorert.quantize.patches import picture_files
+
+    names = ("weights", "onnx", "recipe", "cache")
+    inputs = [getattr(options, name, None) for name in names]
+    if getattr(options, "images", None) is not None:
+        inputs += picture_files(options.images)
+    for suffix in suffixes:
+        check_output(f"{options.output}{suffix}", *inputs)
+
+
+def network_of(options: argparse.Namespace, *, default: str | None = None) -> RestorationNetwork:
+    """The network of --weights and --model; says which weights it has if only a name is given."""
+    from restorert import create_network, load_network
+    from restorert.weights import shipped_weights
+
+    if options.weights is not None:
+        return load_network(options.weights, name=options.model)
+    name = options.model or default
+    if name is None:
+        raise InputError("name a network with --model NAME or a checkpoint with --weights FILE")
+    shipped = shipped_weights().get(name)
+    if shipped is not None:
+        console().print(f"no --weights: {name} with the package's own weights")
+        return load_network(shipped, name=name)
+    network = create_network(name)
+    console().print(f"random weights of {name}: give --weights FILE")
+    return network

@@ -1,0 +1,238 @@
+"""restorert restore and restorert video."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from restorert.cli.console import CURES, console, progress_bars
+from restorert.cli.options import (
+    add_deploy,
+    add_network,
+    add_precision,
+    add_runner,
+    exclude,
+    network_of,
+    path,
+)
+from restorert.command_line import number, print_error
+from restorert.errors import InputError
+
+if TYPE_CHECKING:
+    from restorert.restore.protocol import Engine
+
+# In pixels; no camera's picture has a longer side.
+_LARGEST_TILE = 65536
+
+# The network that restores where nobody names another.
+_DEFAULT = "hinet-tiny"
+
+
+def add_to(commands: Any) -> None:
+    """Add the commands to the parser."""
+    restore = commands.add_parser("restore", help="restore a picture or a folder of pictures")
+    restore.add_argument("source", type=path, help="picture, or folder of pictures")
+    restore.add_argument("target", type=path, help="picture, or folder to write them to")
+    _add_engine(restore)
+    restore.set_defaults(command=run_restore, parser=restore)
+
+    video = commands.add_parser("video", help="restore a video, frame by frame")
+    video.add_argument("source", type=path, help="video")
+    video.add_argument("target", type=path, help=".mp4, .m4v, .mov, .mkv or .webm")
+    _add_engine(video)
+    video.add_argument(
+        "--codec", metavar="NAME", help="FFmpeg's encoder; default libx264, for .webm libvpx-vp9"
+    )
+    video.add_argument(
+        "--crf",
+        type=number(int, 0, 63),
+        metavar="N",
+        help="constant rate factor, lower is better; default for libx264: 16",
+    )
+    video.add_argument(
+        "--encoder-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="more of the encoder's own, such as preset=slow; may be repeated",
+    )
+    video.set_defaults(command=run_video, parser=video)
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    """What restores, and how."""
+    add_network(parser)
+    parser.add_argument(
+        "--engine", type=path, help="a built engine; without it and --weights: hinet-tiny"
+    )
+    add_precision(parser, "int8")
+    add_runner(parser, in_memory=True)
+    add_deploy(parser)
+    parser.add_argument(
+        "--tile",
+        default="auto",
+        metavar="auto|off|N",
+        help="side of the overlapping crops in pixels; auto is what the network was tested with",
+    )
+    parser.add_argument(
+        "--self-ensemble",
+        type=number(int, 1, 8),
+        default=1,
+        metavar="1|2|4|8",
+        help="average so many mirrored and turned runs: better by some tenths of a dB, and slower",
+    )
+
+
+def run_restore(options: argparse.Namespace) -> int:
+    """Restore a picture or a folder."""
+    from restorert import restore_folder, restore_image
+    from restorert.restore.video import CONTAINERS as VIDEOS
+
+    tile = tile_of(options.tile)
+    if options.source.suffix.lower() in VIDEOS and options.source.is_file():
+        raise InputError(f"{options.source} is a video by its name; use: restorert video")
+    engine = _engine(options, tile)
+    if not options.source.is_dir():
+        restore_image(options.source, options.target, engine, tile=tile)
+        return 0
+    with progress_bars() as progress:
+        report = restore_folder(
+            options.source,
+            options.target,
+            engine,
+            tile=tile,
+            progress=progress,
+            on_error=lambda picture, error: print_error("restorert", error, CURES),
+        )
+    count = len(report.restored) + len(report.failed)
+    others = {"files of other formats": report.other_files, "folders": report.folders}
+    skipped = ", ".join(f"{what}: {number}" for what, number in others.items() if number)
+    told = f"; skipped {skipped}" if skipped else ""
+    if report.failed:
+        raise InputError(f"{len(report.failed)} of {count} pictures could not be restored{told}")
+    console().print(f"{count} of {count} pictures restored{told}")
+    return 0
+
+
+def run_video(options: argparse.Namespace) -> int:
+    """Restore a video."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    from restorert import restore_video
+
+    encoder_options = {}
+    for text in options.encoder_option:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise InputError(f"--encoder-option takes NAME=VALUE, not {text[:40]!r}")
+        encoder_options[name] = value
+    tile = tile_of(options.tile)
+    engine = _engine(options, tile, one_size=True)
+    shown = console()
+    first = 0.0
+    columns = (
+        TextColumn("restoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames, {task.fields[rate]:.3g} a second,"),
+        TimeLeft(),
+    )
+    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bars:
+        task = bars.add_task("restoring", total=None, rate=0.0)
+
+        def show(done: int, of: int) -> None:
+            nonlocal first
+            first = first or time.perf_counter()
+            # Counted from the first frame on, before which the engine is built.
+            seconds = time.perf_counter() - first
+            rate = (done - 1) / seconds if seconds else 0.0
+            bars.update(task, completed=done, total=of or None, rate=rate)
+
+        started = time.perf_counter()
+        report = restore_video(
+            options.source,
+            options.target,
+            engine,
+            tile=tile,
+            codec=options.codec,
+            crf=options.crf,
+            options=encoder_options,
+            progress=show,
+        )
+    seconds = time.perf_counter() - started
+    shown.print(
+        f"{report.frames} frames in {seconds:.1f} s, the engine's start included"
+        + (f"; left out: {', '.join(report.dropped)}" if report.dropped else "")
+    )
+    if report.incomplete:
+        shown.print(
+            f"{options.source} is damaged: {report.frames} frames of {report.expected or '?'} "
+            f"could be read, {report.damaged} packets could not"
+        )
+    return 0
+
+
+def _engine(
+    options: argparse.Namespace, tile: Literal["auto"] | int | None, *, one_size: bool = False
+) -> Engine:
+    """The engine of --engine, or one of --weights and --model that is built when it is needed."""
+    from restorert import EngineOnDemand, SelfEnsemble, load_engine
+
+    members = options.self_ensemble
+    shown = console()
+    engine: Engine
+    if options.engine is not None:
+        others = ("weights", "model", "precision", "runner", "deploy")
+        exclude(options, "engine", others, "an engine brings its own")
+        engine = load_engine(options.engine)
+        shown.print(engine.describe())
+    else:
+        if options.weights is None:
+            options.weights = _shipped(options.model)
+        engine = EngineOnDemand(
+            network_of(options),
+            precision=options.precision or "fp32",
+            runner=options.runner,
+            tile=tile,
+            # The last four members of eight swap height and width.
+            one_size=one_size and members < 8,
+            deploy=options.deploy,
+            building=progress_bars,
+            on_build=lambda built: shown.print(built.describe()),
+        )
+    return engine if members == 1 else SelfEnsemble(engine, members)
+
+
+def _shipped(model: str | None) -> Path:
+    """The weights in the package for --model, or for want of it the default's; says so."""
+    from restorert.networks import network_spec
+    from restorert.weights import shipped_weights
+
+    shipped = shipped_weights()
+    name = model or _DEFAULT
+    task = network_spec(name).task
+    if name not in shipped:
+        raise InputError(
+            f"no weights of {name} come with the package: give a checkpoint with --weights FILE or "
+            "a built engine with --engine FILE"
+        )
+    console().print(f"no --weights: {name} with the package's own weights, for {task}")
+    return shipped[name]
+
+
+def tile_of(text: str) -> Literal["auto"] | int | None:
+    """What --tile means."""
+    if text == "auto":
+        return "auto"
+    if text == "off":
+        return None
+    digits = text.lstrip("0")
+    # By its length first: Python refuses to read thousands of digits.
+    if digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= _LARGEST_TILE:
+        return int(digits)
+    raise InputError(
+        f"--tile takes auto, off or a number of pixels up to {_LARGEST_TILE}, not {text[:20]!r}"
+    )
