@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import onnx
@@ -522,6 +524,30 @@ def test_restore(
     stdout, stderr = capsys.readouterr()
     assert stdout == ""
     assert f"hinet on {runner}" in stderr
+
+
+def test_the_library_never_calls_the_command_line(
+    weights: Path, picture: Path, tmp_path: Path
+) -> None:
+    calls = []
+
+    def watch(frame: FrameType, event: str, argument: object) -> None:
+        if event != "call" or not frame.f_globals["__name__"].startswith("restorert.cli"):
+            return
+        caller = frame.f_back
+        while caller and not caller.f_globals["__name__"].startswith("restorert"):
+            caller = caller.f_back
+        if caller and not re.match(r"restorert\.(cli|command_line)", caller.f_globals["__name__"]):
+            calls.append((caller.f_code.co_name, frame.f_code.co_name))
+
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        command = ["restore", str(picture), str(tmp_path / "out.png"), "--weights", str(weights)]
+        assert cli.main(command) == 0
+    finally:
+        sys.setprofile(before)
+    assert calls == []
 
 
 def test_restore_with_an_engine(

@@ -43,9 +43,11 @@ def test_profile_fits_the_tile(
     assert profile.max == (1, 3, *largest)
 
 
-def test_profile_grows_and_never_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[object] = []
-    engine = _on_demand(None, on_build=told.append)
+def test_profile_grows_and_never_shrinks(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="restorert")
+    engine = _on_demand(None)
     asked: list[tuple[int, ...]] = []
 
     class Built:
@@ -54,6 +56,9 @@ def test_profile_grows_and_never_shrinks(monkeypatch: pytest.MonkeyPatch) -> Non
             self.profile = profile
             asked.append(profile.max[2:])
 
+        def describe(self) -> str:
+            return "built"
+
         def __call__(self, frames: np.ndarray) -> np.ndarray:
             return frames
 
@@ -61,7 +66,7 @@ def test_profile_grows_and_never_shrinks(monkeypatch: pytest.MonkeyPatch) -> Non
     for height, width in ((700, 2000), (2000, 700), (700, 2000), (2048, 2048)):
         engine(np.zeros((1, height, width, 3), np.uint8))
     assert asked == [(1024, 2048), (2048, 2048)]
-    assert len(told) == 2
+    assert caplog.messages == ["built", "built"]
 
 
 def test_one_size(monkeypatch: pytest.MonkeyPatch) -> None:

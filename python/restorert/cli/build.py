@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restorert.backends import BACKENDS, Backend
-from restorert.cli.console import CURES, console, progress_bars
 from restorert.cli.options import (
     PICTURES,
     add_deploy,
@@ -24,9 +23,11 @@ from restorert.cli.options import (
     path,
     refuse,
 )
+from restorert.cli.words import CURES
 from restorert.command_line import number
 from restorert.engine.recipe import FLAGS, RANGES
 from restorert.errors import InputError, QualityError
+from restorert.terminal import console, progress_bars
 
 if TYPE_CHECKING:
     from restorert.engine import Recipe, ShapeProfile

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from restorert.cli.console import console
 from restorert.cli.options import path
 from restorert.errors import InputError
+from restorert.terminal import console
 
 
 def add_to(commands: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from restorert import __version__
-from restorert.cli.console import CURES
+from restorert.cli.words import CURES
 from restorert.errors import RestorertError
 
 

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restorert.cli.console import console, progress_bars
 from restorert.cli.options import add_deploy, add_precision, refuse
 from restorert.command_line import number
 from restorert.errors import InputError
+from restorert.terminal import console, progress_bars
 
 if TYPE_CHECKING:
     from restorert.engine import Sidecar

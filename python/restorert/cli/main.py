@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 from restorert import __version__
 from restorert.cli import build, classify, doctor, inspect, networks, restore
-from restorert.cli.console import CURES
+from restorert.cli.words import CURES
 from restorert.command_line import Parser, guarded
+from restorert.terminal import messages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
 
-    return guarded("restorert", work, CURES)
+    with messages():
+        return guarded("restorert", work, CURES)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restorert.backends import BACKENDS
-from restorert.cli.console import console
 from restorert.command_line import number
 from restorert.errors import InputError
+from restorert.terminal import console
 
 if TYPE_CHECKING:
     from restorert.networks import RestorationNetwork

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from restorert.cli.console import CURES, console, progress_bars
 from restorert.cli.options import (
     add_deploy,
     add_network,
@@ -17,8 +16,10 @@ from restorert.cli.options import (
     network_of,
     path,
 )
+from restorert.cli.words import CURES
 from restorert.command_line import number, print_error
 from restorert.errors import InputError
+from restorert.terminal import console, progress_bars
 
 if TYPE_CHECKING:
     from restorert.restore.protocol import Engine
@@ -201,7 +202,6 @@ def _engine(
             one_size=one_size and members < 8,
             deploy=options.deploy,
             building=progress_bars,
-            on_build=lambda built: shown.print(built.describe()),
         )
     return engine if members == 1 else SelfEnsemble(engine, members)
 

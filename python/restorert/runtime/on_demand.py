@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from restorert.runtime.build import build_engine
 from restorert.runtime.engine import Engine
 from restorert.spec import padded_size
 
+_LOG = logging.getLogger("restorert")
+
 Building = Callable[[], contextlib.AbstractContextManager["Progress | None"]]
 
 
@@ -20,7 +23,7 @@ class EngineOnDemand:
     """An engine that is built when the first picture comes, and again when one does not fit.
 
     Optimised for the tile where pictures come in tiles. Largest shapes grow in steps, so that a
-    folder of many sizes needs few engines.
+    folder of many sizes needs few engines. Each new engine is logged at level INFO.
 
     Args:
         network: from `create_network` or `load_network`.
@@ -28,7 +31,6 @@ class EngineOnDemand:
         tile: see `restore_picture`.
         one_size: the frames are all alike: build for exactly their size.
         building: makes a context for each build, which gives its progress callback.
-        on_build: called with each new engine.
 
     Attributes:
         spec: the network's.
@@ -48,7 +50,6 @@ class EngineOnDemand:
         one_size: bool = False,
         deploy: bool = True,
         building: Building = contextlib.nullcontext,
-        on_build: Callable[[Engine], object] | None = None,
     ) -> None:
         self.network = network
         self.spec = network.spec
@@ -61,15 +62,13 @@ class EngineOnDemand:
             "deploy": deploy,
         }
         self._building = building
-        self._on_build = on_build
 
     def __call__(self, frames: Any) -> Any:
         """Restore frames, see `Engine.__call__`; numpy arrays."""
         size = frames.shape[1:3] if frames.dtype == "uint8" else frames.shape[2:4]
         if self.engine is None or not self._fits(self.engine.runner.profile, size):
             self.engine = self._build(size)
-            if self._on_build:
-                self._on_build(self.engine)
+            _LOG.info("%s", self.engine.describe())
         return self.engine(frames)
 
     @staticmethod

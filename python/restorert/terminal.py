@@ -1,28 +1,17 @@
-"""What commands show on the terminal while they work, and the command line's words for cures."""
+"""Messages and progress bars on standard error."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-
-from restorert.errors import Cure
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from restorert.progress import Progress
-
-CURES = {
-    Cure.BUILD: "build it again with: restorert build",
-    Cure.CALIBRATE: "make one with: restorert calibrate --images FOLDER -o FILE.onnx",
-    Cure.EXPORT: "make one with: restorert export",
-    Cure.KEEP_LAYERS: "--keep-fp16 auto keeps the layers that harm most in fp16, "
-    "--limit changes the limit",
-    Cure.OTHER_RUNNER: "--runner auto takes one that works here; see: restorert doctor",
-    Cure.PICTURES: "for pictures use: restorert restore",
-    Cure.TILES: "restore in smaller tiles: --tile N",
-}
 
 
 def console() -> Console:
@@ -54,3 +43,17 @@ def progress_bars() -> Iterator[Progress]:
             bars.update(tasks[phase], completed=share)
 
         yield show
+
+
+@contextlib.contextmanager
+def messages() -> Iterator[None]:
+    """Show on standard error what the library logs, a line each."""
+    log = logging.getLogger("restorert")
+    handler, level = logging.StreamHandler(sys.stderr), log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)

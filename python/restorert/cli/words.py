@@ -1,0 +1,16 @@
+"""The command line's words for what would help."""
+
+from __future__ import annotations
+
+from restorert.errors import Cure
+
+CURES = {
+    Cure.BUILD: "build it again with: restorert build",
+    Cure.CALIBRATE: "make one with: restorert calibrate --images FOLDER -o FILE.onnx",
+    Cure.EXPORT: "make one with: restorert export",
+    Cure.KEEP_LAYERS: "--keep-fp16 auto keeps the layers that harm most in fp16, "
+    "--limit changes the limit",
+    Cure.OTHER_RUNNER: "--runner auto takes one that works here; see: restorert doctor",
+    Cure.PICTURES: "for pictures use: restorert restore",
+    Cure.TILES: "restore in smaller tiles: --tile N",
+}
