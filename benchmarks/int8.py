@@ -33,9 +33,10 @@ from restorert.errors import InputError
 from restorert.export import export_onnx, inline_functions
 from restorert.export.onnx_export import cast_network
 from restorert.networks import RestorationNetwork
-from restorert.pictures.padding import pad, padded_size
+from restorert.pictures.padding import pad
 from restorert.quantize import METHODS, Patches
 from restorert.quantize.calibration import onnx_session
+from restorert.spec import padded_size
 
 Planes = NDArray[np.float32]
 Restore = Callable[[Planes], Planes]

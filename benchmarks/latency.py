@@ -30,6 +30,7 @@ from restorert.backends import runner_names
 from restorert.backends.openvino.module import compile_options, core, load_module, precision_of
 from restorert.backends.torch.run import TorchRunner
 from restorert.command_line import number
+from restorert.engine import device as devices
 from restorert.engine.profile import ShapeProfile, parse_size
 from restorert.errors import InputError
 from restorert.export import export_onnx, inline_functions
@@ -239,7 +240,7 @@ def run(options: argparse.Namespace) -> int:
         if options.weights
         else rr.create_network(options.model or "hinet")
     )
-    gpu = device.cuda()
+    gpu = devices.cuda()
     report.print_header(console)
     if gpu is None and options.runner == "auto":
         console.print(

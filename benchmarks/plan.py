@@ -24,8 +24,8 @@ from rich.table import Table
 
 import report
 import restorert as rr
+from restorert.backends.tensorrt.build import plan_of
 from restorert.backends.tensorrt.module import load_module
-from restorert.backends.tensorrt.plan import plan_of
 from restorert.engine.profile import parse_size
 from restorert.engine.recipe import BuilderOptions
 from restorert.errors import InputError

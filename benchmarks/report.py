@@ -17,6 +17,7 @@ from rich.console import Console
 
 from restorert import __version__
 from restorert.command_line import Parser, guarded
+from restorert.engine import device
 from restorert.errors import InputError
 from restorert.files import check_replaceable, replace_atomically
 

@@ -131,7 +131,7 @@ def run_build(options: argparse.Namespace) -> int:
     refuse(options, sorted(unheeded), f"with {backend.name}")
     if options.output is not None:
         check_outputs(options, "", ".json")
-    network: RestorationNetwork | Path
+    network: Any
     if options.onnx is not None:
         exclude(options, "onnx", ("weights", "model", "images"))
         refuse(options, ("deploy", *PICTURES), "with --onnx")

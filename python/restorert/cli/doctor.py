@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"kernels   {_told(kernels)}")
     print(f"plugins   {device.plugin_library() or NO_PLUGINS}")
     for backend in BACKENDS:
-        print(f"runner {backend.name}{_told(lambda b=backend: works(b), ': no: ')}")
+        print(f"runner {backend.name}{_told(functools.partial(works, backend), ': no: ')}")
     print(f"video   {_told(lambda: f'PyAV {load_av().__version__}', 'no: ')}")
     print(f"cache   {_told(cache)}")
     return 0

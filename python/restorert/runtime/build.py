@@ -23,7 +23,7 @@ from restorert.export.onnx_file import spec_of
 from restorert.files import check_output
 from restorert.networks import RestorationNetwork, list_networks, network_spec, seed_of
 from restorert.precision import SAFER, check_engine_precision
-from restorert.progress import Progress
+from restorert.progress import Progress, stage
 from restorert.quantize import shipped_calibration
 from restorert.runtime.engine import Engine
 from restorert.runtime.load import load_engine
@@ -45,7 +45,9 @@ class Source(Protocol):
     path: Path | None
     weights_sha256: str
 
-    def onnx(self, backend: Backend, precision: str, cache: EngineCache) -> OnnxFile:
+    def onnx(
+        self, backend: Backend, precision: str, cache: EngineCache, progress: Progress | None
+    ) -> OnnxFile:
         """The file that ``backend`` builds an engine of ``precision`` from."""
         ...
 
@@ -63,17 +65,26 @@ class NetworkSource:
         self.path = network.checkpoint.path if network.checkpoint else None
         self.weights_sha256 = weights_hash(network)
 
-    def onnx(self, backend: Backend, precision: str, cache: EngineCache) -> OnnxFile:
-        calibration = shipped_calibration(self.network) if precision == "int8" else None
-        return cached_onnx(
-            self.network,
-            backend.onnx_precision(precision),
-            cache,
-            weights_sha256=self.weights_sha256,
-            runner=backend.name,
-            deploy=self.deploy,
-            calibration=calibration,
-        )
+    def onnx(
+        self, backend: Backend, precision: str, cache: EngineCache, progress: Progress | None
+    ) -> OnnxFile:
+        calibration = None
+        if precision == "int8":
+            calibration = shipped_calibration(self.network)
+            if calibration is None:
+                raise InputError(
+                    "an int8 engine is built from a calibrated ONNX file", Cure.CALIBRATE
+                )
+        with stage("exporting to ONNX", progress):
+            return cached_onnx(
+                self.network,
+                backend.onnx_precision(precision),
+                cache,
+                weights_sha256=self.weights_sha256,
+                runner=backend.name,
+                deploy=self.deploy,
+                calibration=calibration,
+            )
 
     def origin(self) -> tuple[tuple[str, ...], str]:
         named, told = self._named()
@@ -106,7 +117,9 @@ class OnnxSource:
         self.file = OnnxFile.read(path)
         self.spec = spec_of(self.file.metadata)
 
-    def onnx(self, backend: Backend, precision: str, cache: EngineCache) -> OnnxFile:
+    def onnx(
+        self, backend: Backend, precision: str, cache: EngineCache, progress: Progress | None
+    ) -> OnnxFile:
         found, needed = self.file.metadata.get("precision"), backend.onnx_precision(precision)
         if found != needed:
             raise InputError(
@@ -161,13 +174,12 @@ def build_engine_file(
     check_engine_precision(precision)
     if shape is not None and profile is not None:
         raise InputError("give a shape or a profile, not both")
-    in_memory = isinstance(network, RestorationNetwork)
-    if in_memory and precision == "int8" and shipped_calibration(network) is None:
-        raise InputError("an int8 engine is built from a calibrated ONNX file", Cure.CALIBRATE)
     backend = choose(runner, precision=precision, to_run=to_run)
-    source: Source = (
-        NetworkSource(network, deploy=deploy) if in_memory else OnnxSource(Path(network))
-    )
+    source: Source
+    if isinstance(network, RestorationNetwork):
+        source = NetworkSource(network, deploy=deploy)
+    else:
+        source = OnnxSource(Path(network))
     if path is not None:
         check_output(path, source.path)
         check_output(sidecar_path(path), source.path)
@@ -177,11 +189,7 @@ def build_engine_file(
     for bound in (profile.min, profile.opt, profile.max):
         check_shape(source.spec, bound)
     cache = cache or EngineCache()
-    if progress and in_memory:
-        progress("exporting to ONNX", 0.0)
-    onnx = source.onnx(backend, precision, cache)
-    if progress and in_memory:
-        progress("exporting to ONNX", 1.0)
+    onnx = source.onnx(backend, precision, cache, progress)
     named_by, weights_from = source.origin()
     request = BuildRequest(
         onnx,
@@ -273,8 +281,7 @@ def build_engine(
     one, whose engine is built when the first such frame comes; see `Engine.frames_repeated`.
     """
     check_engine_precision(precision)
-    in_memory = isinstance(network, RestorationNetwork)
-    given = ("onnx", "network") if in_memory else ("onnx",)
+    given = ("onnx", "network") if isinstance(network, RestorationNetwork) else ("onnx",)
     backend = choose(runner, given=given, precision=precision)
     arguments: dict[str, Any] = {
         "shape": shape,
@@ -284,7 +291,7 @@ def build_engine(
         "cache": cache,
         "deploy": deploy,
     }
-    if in_memory and backend.takes == "network":
+    if isinstance(network, RestorationNetwork) and backend.takes == "network":
         engine = Engine(backend.run(network, precision, deploy=deploy), network.spec)
     else:
         path = build_engine_file(
@@ -292,6 +299,6 @@ def build_engine(
         )
         engine = load_engine(path)
     safer = SAFER.get(engine.runner.precision)
-    if safer is not None and in_memory:
+    if safer is not None and isinstance(network, RestorationNetwork):
         engine.fallback = functools.partial(build_engine, network, precision=safer, **arguments)
     return engine
