@@ -119,7 +119,7 @@ def run_build(options: argparse.Namespace) -> int:
     from restorert import build_engine_file, network_spec, read_recipe
     from restorert.backends import choose
     from restorert.engine.sidecar import read_sidecar
-    from restorert.export.onnx_file import read_metadata, spec_of
+    from restorert.export.onnx_file import OnnxFile, spec_of
 
     recipe = read_recipe(options.recipe) if options.recipe is not None else None
     profile = profile_of(options) or (recipe.profile if recipe else None)
@@ -135,11 +135,10 @@ def run_build(options: argparse.Namespace) -> int:
     if options.onnx is not None:
         exclude(options, "onnx", ("weights", "model", "images"))
         refuse(options, ("deploy", *PICTURES), "with --onnx")
-        network = options.onnx
-        metadata = read_metadata(options.onnx)
-        spec = spec_of(metadata)
+        network = OnnxFile.read(options.onnx)
+        spec = spec_of(network.metadata)
         if options.precision is None and recipe is None:
-            precision = str(metadata.get("precision"))
+            precision = str(network.metadata.get("precision"))
     else:
         _check_calibration(options, precision, recipe)
         network = network_of(options, default=recipe.network if recipe else None)

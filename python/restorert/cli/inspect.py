@@ -118,10 +118,8 @@ def _print_kinds(kinds: dict[str, list[int | None]]) -> None:
     """A line a kind: kernels and bytes."""
     counts, sizes = zip(*kinds.values(), strict=True)
     total = None if None in sizes else sum(sizes)
-    for kind, count, size in (
-        *((k, *pair) for k, pair in kinds.items()),
-        ("all", sum(counts), total),
-    ):
+    rows: dict[str, list[Any]] = {**kinds, "all": [sum(counts), total]}
+    for kind, (count, size) in rows.items():
         moved = "" if size is None else f"{size / 1e9:10.3f} GB"
         print(f"{kind:14s} {count:5d} kernels {moved}".rstrip())
 

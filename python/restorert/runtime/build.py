@@ -112,10 +112,10 @@ class OnnxSource:
 
     weights_sha256 = ""
 
-    def __init__(self, path: Path) -> None:
-        self.path: Path | None = path
-        self.file = OnnxFile.read(path)
-        self.spec = spec_of(self.file.metadata)
+    def __init__(self, file: OnnxFile) -> None:
+        self.file = file
+        self.path: Path | None = file.path
+        self.spec = spec_of(file.metadata)
 
     def onnx(
         self, backend: Backend, precision: str, cache: EngineCache, progress: Progress | None
@@ -134,7 +134,7 @@ class OnnxSource:
 
 
 def build_engine_file(
-    network: RestorationNetwork | str | os.PathLike[str],
+    network: RestorationNetwork | OnnxFile | str | os.PathLike[str],
     path: str | os.PathLike[str] | None = None,
     *,
     precision: str = "fp32",
@@ -150,8 +150,8 @@ def build_engine_file(
     """Build an engine file and its sidecar, or find them in the cache.
 
     Args:
-        network: a network, or the path of an ONNX file from `export_onnx` or
-            `quantize_network`.
+        network: a network, or an ONNX file from `export_onnx` or `quantize_network`: its path, or
+            an `OnnxFile` where it has been read already.
         path: where to write; None keeps the file in the cache and reuses one that is there.
         precision: fp32, fp16, bf16 or int8. An ONNX file brings its own, which must be equal;
             int8 needs such a file, from `quantize_network`, but for the networks whose calibration
@@ -179,7 +179,7 @@ def build_engine_file(
     if isinstance(network, RestorationNetwork):
         source = NetworkSource(network, deploy=deploy)
     else:
-        source = OnnxSource(Path(network))
+        source = OnnxSource(network if isinstance(network, OnnxFile) else OnnxFile.read(network))
     if path is not None:
         check_output(path, source.path)
         check_output(sidecar_path(path), source.path)
