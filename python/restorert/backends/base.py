@@ -1,4 +1,4 @@
-"""What a backend is: a way to run networks, from its library's installation to a loaded engine."""
+"""The interface of a backend: checking its library, building engines, loading and running them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Backend:
         precisions: that it can be asked for.
         suffix: of its engine files.
         options: fields of `BuilderOptions` that change what it builds.
-        stands_in_for: names of other backends that mean this one where they cannot be used.
+        stands_in_for: names of backends in whose place this one may be used.
         uses_plugins: whether its engines may hold layers of restorert's TensorRT plugin library.
     """
 
@@ -77,7 +77,7 @@ class Backend:
         self.check_runnable()
 
     def version(self) -> str:
-        """Of the library."""
+        """The library's version."""
         raise NotImplementedError
 
     def device(self) -> Device:

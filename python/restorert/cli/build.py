@@ -197,7 +197,7 @@ def _builder_options(options: argparse.Namespace, recipe: Recipe | None) -> Buil
 
 
 def _check_calibration(options: argparse.Namespace, precision: str, recipe: Recipe | None) -> None:
-    """Refuse what is missing for int8, and what has no meaning without pictures."""
+    """Refuse int8 without anything to calibrate on, and options that need pictures."""
     from restorert.weights import shipped_calibrations
 
     if precision != "int8":
@@ -304,7 +304,7 @@ def _quantize(
 
 
 def _patches(options: argparse.Namespace, network: RestorationNetwork) -> Patches:
-    """Of --images."""
+    """Patches of the pictures in --images."""
     from restorert import read_patches
 
     count, noise = options.patches or 64, options.noise or 0.0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def path(text: str) -> Path:
     """An argument's ``type``: a path that is not empty."""
-    # Path("") is the current folder, which nobody means who leaves a shell variable unset.
+    # Path("") is the current folder: not what a user with an unset shell variable wants.
     if not text:
         raise argparse.ArgumentTypeError("an empty path; name a file or a folder")
     return Path(text)
@@ -110,7 +110,7 @@ def check_pictures(options: argparse.Namespace) -> None:
 
 
 def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, str]:
-    """Of these arguments those that were given, as they are spelt, by their names."""
+    """The arguments among ``names`` that were given: name -> flag."""
     found = {}
     for name in names:
         actions = [a for a in options.parser._actions if a.dest == name]
@@ -122,7 +122,7 @@ def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, str]:
 
 
 def refuse(options: argparse.Namespace, names: Collection[str], where: str) -> None:
-    """Refuse the arguments of these names that were given, though they would change nothing."""
+    """Refuse arguments that were given but would change nothing."""
     for flag in given(options, names).values():
         raise InputError(f"{flag} has no meaning {where}")
 
@@ -135,7 +135,7 @@ def exclude(options: argparse.Namespace, name: str, others: Collection[str], why
 
 
 def check_outputs(options: argparse.Namespace, *suffixes: str) -> None:
-    """Refuse an --output that cannot be written or that is an input, with each of the suffixes."""
+    """Refuse an --output, with each suffix, that cannot be written or is also an input."""
     from restorert.files import check_output
     from restorert.quantize.patches import picture_files
 
@@ -148,7 +148,7 @@ def check_outputs(options: argparse.Namespace, *suffixes: str) -> None:
 
 
 def network_of(options: argparse.Namespace, *, default: str | None = None) -> RestorationNetwork:
-    """The network of --weights and --model; says which weights it has if only a name is given."""
+    """The network of --weights and --model; prints which weights a bare name means."""
     from restorert import create_network, load_network
     from restorert.weights import shipped_weights
 

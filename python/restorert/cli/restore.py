@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # In pixels; no camera's picture has a longer side.
 _LARGEST_TILE = 65536
 
-# The network that restores where nobody names another.
+# The network that restores by default.
 _DEFAULT = "hinet-tiny"
 
 
@@ -147,7 +147,7 @@ def run_video(options: argparse.Namespace) -> int:
         def show(done: int, of: int) -> None:
             nonlocal first
             first = first or time.perf_counter()
-            # Counted from the first frame on, before which the engine is built.
+            # The engine is built before the first frame: counted from there.
             seconds = time.perf_counter() - first
             rate = (done - 1) / seconds if seconds else 0.0
             bars.update(task, completed=done, total=of or None, rate=rate)
@@ -207,7 +207,7 @@ def _engine(
 
 
 def _shipped(model: str | None) -> Path:
-    """The weights in the package for --model, or for want of it the default's; says so."""
+    """The packaged weights of --model, or of the default network; prints which."""
     from restorert.networks import network_spec
     from restorert.weights import shipped_weights
 

@@ -44,21 +44,21 @@ def cache_key(facts: dict[str, Any]) -> str:
 class EngineCache:
     """A folder of files named by key. Several processes may use it at once.
 
-    Each file is built under a lock of its own and appears by a rename, so a reader meets either
-    nothing or a whole file; who waits for the lock finds the other's file and builds nothing.
+    Each file is built under a lock of its own and appears by a rename, so a reader sees either no
+    file or a whole one; a process that waited for the lock reuses the finished file.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder = Path(folder) if folder is not None else cache_folder()
 
     def path(self, label: str, facts: dict[str, Any], suffix: str) -> Path:
-        """Where the file with these facts is or will be; ``label`` is for people."""
+        """The path for these facts; ``label`` makes its name readable."""
         readable = re.sub(r"[^A-Za-z0-9._-]+", "-", label)
         return self.folder / f"{readable}-{cache_key(facts)[:20]}{suffix}"
 
     @contextmanager
     def locked(self, path: Path) -> Iterator[None]:
-        """Hold the lock of one file."""
+        """Hold one file's lock."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(f"{path}.lock")
@@ -73,7 +73,7 @@ class EngineCache:
     def get_or_build(
         self, path: Path, valid: Callable[[Path], bool], build: Callable[[Path], None]
     ) -> Path:
-        """``path``, built by ``build(path)`` first where ``valid(path)`` does not hold."""
+        """``path``, built by ``build(path)`` first unless ``valid(path)``."""
         with self.locked(path):
             if not valid(path):
                 try:

@@ -1,4 +1,4 @@
-"""An engine that is built when frames come whose size nobody knew before."""
+"""An engine built on demand, for frames whose size is not known beforehand."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Building = Callable[[], contextlib.AbstractContextManager["Progress | None"]]
 
 
 class EngineOnDemand:
-    """An engine that is built when the first picture comes, and again when one does not fit.
+    """An engine built for the first picture, and again for a picture that does not fit.
 
-    Optimised for the tile where pictures come in tiles. Largest shapes grow in steps, so that a
-    folder of many sizes needs few engines. Each new engine is logged at level INFO.
+    It is optimised for the tile if pictures come in tiles. The largest shape grows in steps, so
+    that a folder of many sizes needs few engines. Each new engine is logged at level INFO.
 
     Args:
         network: from `create_network` or `load_network`.
         precision, runner, deploy: see `build_engine`.
         tile: see `restore_picture`.
-        one_size: the frames are all alike: build for exactly their size.
+        one_size: all frames have one size: build for exactly that.
         building: makes a context for each build, which gives its progress callback.
 
     Attributes:

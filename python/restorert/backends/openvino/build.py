@@ -53,7 +53,7 @@ def build_openvino(request: BuildRequest, target: Path, progress: Progress | Non
             blob = compiled.export_model()
     except InputError as error:
         raise BuildError(f"openvino could not build: {error}") from None
-    except Exception as error:  # openvino and onnx raise what they like
+    except Exception as error:  # openvino and onnx raise many types
         raise BuildError(f"openvino could not build: {first_line(error)}") from None
     precisions = count_precisions(compiled)
     if request.precision == "int8" and not precisions.get("int8"):

@@ -88,7 +88,7 @@ class Plan:
 
     @property
     def total_bytes(self) -> int | None:
-        """Of all kernels; None where one's are unknown."""
+        """Bytes of all kernels; None if any kernel's are unknown."""
         return _total(self.kernels)
 
     def by_kind(self) -> dict[str, tuple[int, int | None]]:
