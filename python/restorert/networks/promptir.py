@@ -92,6 +92,10 @@ class PromptBlock(nn.Module):
         self.linear_layer = nn.Linear(features, prompts)
         self.conv3x3 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
 
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        # channels_last is of four dimensions, and torch refuses it for five.
+        return super()._apply(lambda t: fn(t[0])[None] if t.ndim == 5 else fn(t), recurse)
+
     def forward(self, x: Tensor) -> Tensor:
         # In float32: a sum over all pixels overflows float16.
         wide = torch.promote_types(x.dtype, torch.float32)
