@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import restorert as rr
 from restorert.errors import CheckpointError, InputError, RecipeError, RestorertError
+from restorert.networks import FAMILIES, NetworkFamily
 from restorert.training import RECIPES, Phase, Recipe, Report, Trainer, recipe
 from restorert.training.__main__ import main
 from restorert.training.degradations import GaussianNoise, Jpeg
@@ -93,6 +94,31 @@ def test_the_first_steps_output_is_its_input(tmp_path: Path) -> None:
     for label in range(2):
         # measured: 1.9e-6 dB
         assert found[f"output {label}"] == pytest.approx(found[f"input {label}"], abs=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_the_reported_psnr_is_of_the_picture_that_the_network_returns(
+    family: NetworkFamily, tmp_path: Path
+) -> None:
+    """Networks of several stages or scales make other pictures, too, of other quality."""
+    objectives = {"mprnet": "charbonnier-edge", "memorynet": "charbonnier-edge"}
+    made = dataclasses.replace(
+        MINI,
+        network=next(iter(family.variants)),
+        config=family.small,
+        objective=objectives.get(family.name, "multiscale" if family.name == "srn" else "psnr"),
+        phases=(Phase(1.0, 32, 2),),
+        zeroed=(),
+    )
+    run = trainer(tmp_path, made, validation=[])
+    batch = run.pairs.batch(0, 2, 32)
+    with torch.no_grad():
+        restored = run.averaged()(batch.degraded)  # the weights of the start, in eval mode
+    error = np.square(restored.numpy().astype(float) - batch.clean.numpy()).mean(axis=(1, 2, 3))
+    reports: list[Report] = []
+    run.train(reports.append, report_every=0.0, until=1)
+    # measured worst: 0
+    assert reports[0].quality == pytest.approx(-10 * np.log10(error).mean(), abs=1e-4)
 
 
 def test_resumed_in_portions_equals_in_one_go(tmp_path: Path) -> None:

@@ -172,16 +172,6 @@ class PromptIR(RestorationNetwork):
         return ["reduce_noise_level3", "reduce_noise_level2", "reduce_noise_level1"]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Restore a batch.
-
-        Args:
-            image: [N, C, H, W] floats in [0, 1]; H and W multiples of ``spec.size_multiple``.
-                Any float dtype: features take the weights' dtype, the picture keeps its own, so
-                that the residual is added at the input's precision.
-
-        Returns:
-            The restored picture, like ``image`` and not clamped.
-        """
         x = self.patch_embed(image.to(self.output.weight.dtype))
         encoded_1 = self.encoder_level1(x)
         encoded_2 = self.encoder_level2(self.down1_2(encoded_1))

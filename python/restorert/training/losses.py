@@ -35,7 +35,7 @@ def hinet_loss(stages: Sequence[Tensor], target: Tensor) -> Tensor:
     """``-sum_i PSNR(R_i + X_i, Y)`` over HINet's two stages (section 3.3, equation 1).
 
     Args:
-        stages: what the network returns with ``all_stages=True``.
+        stages: of `RestorationNetwork.stages`.
         target: Y.
     """
     return _sum([psnr_loss(stage, target) for stage in stages])
@@ -96,7 +96,7 @@ def mprnet_loss(stages: Sequence[Tensor], target: Tensor, edge_weight: float = 0
     without the edge term: 0); the same sum trains MemoryNet, in the authors' code at 0.05.
 
     Args:
-        stages: what the network returns with ``all_stages=True``; their order does not matter.
+        stages: of `RestorationNetwork.stages`, in any order.
         target: Y.
         edge_weight: lambda.
     """
@@ -116,8 +116,8 @@ def euclidean_multiscale_loss(
     smaller, by TensorFlow 1's bilinear resize, which for whole factors takes every factor-th pixel.
 
     Args:
-        scales: [N, C, H / k, W / k] each, k a whole number: what the network returns with
-            ``all_stages=True``.
+        scales: [N, C, H / k, W / k] each, k a whole number: of
+            `RestorationNetwork.stages`.
         target: [N, C, H, W].
         weights: kappa, one a scale; None for 1.
 

@@ -7,7 +7,6 @@ loggers) a run on one machine does not need, while exact resumption is easier to
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import math
 import os
@@ -477,9 +476,7 @@ def _objective(
         right = (parts["scores"].detach().argmax(dim=1) == labels).float().mean()
         return parts["pixel"] + parts["class"], float(right)
     assert isinstance(module, RestorationNetwork)
-    staged = "all_stages" in inspect.signature(module.forward).parameters
-    found = module(degraded, all_stages=True) if staged else module(degraded)
-    stages = list(found) if isinstance(found, (list, tuple)) else [found]
+    stages = module.stages(degraded)
     whole = [stage for stage in stages if stage.shape == clean.shape]
     if name == "psnr":
         loss = losses.hinet_loss(whole, clean)
@@ -491,9 +488,7 @@ def _objective(
         raise InputError(
             f"no objective {name!r}; there are psnr, charbonnier-edge, multiscale, dcpt"
         )
-    # MPRNet's family puts the last stage first.
-    last = whole[0] if module.spec.family in ("mprnet", "memorynet") else whole[-1]
-    return loss, -float(losses.psnr_loss(last.detach(), clean))
+    return loss, -float(losses.psnr_loss(stages[-1].detach(), clean))
 
 
 def _middle(levels: Levels, side: int) -> Levels:
