@@ -45,7 +45,7 @@ def test_shrink_cuts_what_a_block_lacks() -> None:
 
 
 def test_hostile_folders_get_one_line(tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match="no such folder; --images wants a folder"):
+    with pytest.raises(PictureError, match="no such folder of photographs"):
         read_photographs(tmp_path / "none")
     with pytest.raises(PictureError, match="no pictures in it; put photographs there"):
         read_photographs(tmp_path)

@@ -60,9 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     import torch
 
-    from restorert.training.data import read_photographs
-    from restorert.training.recipes import recipe
-    from restorert.training.trainer import Trainer, export_run
+    from restorert.training import Trainer, export_run, read_photographs, recipe
 
     chosen = recipe(options.recipe)
     changes = {

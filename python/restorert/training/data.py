@@ -15,7 +15,7 @@ from torch import Tensor
 
 from restorert.errors import InputError, PictureError
 from restorert.pictures.files import FORMATS, read_image
-from restorert.training.degradations import Degradation, Picture, convolve, line_kernel
+from restorert.training.degradations import Degradation, Picture, convolve, line_kernel, to_unit
 
 Levels = NDArray[np.uint8]
 
@@ -49,7 +49,7 @@ def read_photographs(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise PictureError(f"{folder}: no such folder; --images wants a folder of photographs")
+        raise PictureError(f"{folder}: no such folder of photographs")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in FORMATS)
     if not paths:
         raise PictureError(
@@ -186,7 +186,7 @@ class Pairs:
             label = int(rng.choice(len(self.degradations), p=self.shares))
             degraded[place] = self.degradations[label](clean[place], rng)
             labels[place] = label
-        return Batch(_planes(degraded), _planes(clean), torch.from_numpy(labels))
+        return Batch(planes(degraded), planes(clean), torch.from_numpy(labels))
 
     def _crop(
         self,
@@ -232,7 +232,7 @@ class Pairs:
         turned = np.rot90(best, int(rng.integers(4)))
         if rng.random() < 0.5:
             turned = turned[:, ::-1]
-        return np.asarray(turned, np.float32) / np.float32(255)
+        return to_unit(turned)
 
 
 def _sharpened(crop: Picture, rng: np.random.Generator) -> Picture:
@@ -290,6 +290,7 @@ def _joined(one: Picture, other: Picture, rng: np.random.Generator) -> Picture:
     return np.asarray(one * share + other * (1 - share), np.float32)
 
 
-def _planes(pictures: NDArray[np.float32]) -> Tensor:
+def planes(pictures: NDArray[np.float32]) -> Tensor:
+    """[N, H, W, C] as [N, C, H, W], on the same memory."""
     # NHWC memory seen as NCHW is channels_last, which CPU and GPU convolutions like best.
     return torch.from_numpy(pictures).permute(0, 3, 1, 2)

@@ -95,7 +95,7 @@ class Jpeg(_Ranges):
         levels = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
         stream = io.BytesIO()
         Image.fromarray(levels).save(stream, "JPEG", quality=quality, subsampling=subsampling)
-        return _unit(np.asarray(Image.open(stream).convert("RGB")))
+        return to_unit(np.asarray(Image.open(stream).convert("RGB")))
 
 
 @dataclass(frozen=True)
@@ -295,10 +295,11 @@ def smooth_field(height: int, width: int, rng: np.random.Generator) -> NDArray[n
 
 def to_8_bits(picture: NDArray[Any]) -> Picture:
     """Clamped to [0, 1] and rounded to the 256 levels of a file, as float32."""
-    return _unit(np.rint(np.clip(picture, 0, 1) * 255))
+    return to_unit(np.rint(np.clip(picture, 0, 1) * 255))
 
 
-def _unit(levels: NDArray[Any]) -> Picture:
+def to_unit(levels: NDArray[Any]) -> Picture:
+    """The 256 levels of a file as float32 in [0, 1]."""
     return np.asarray(levels, np.float32) / np.float32(255)
 
 
