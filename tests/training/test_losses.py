@@ -141,7 +141,7 @@ def test_focal_loss(rng: torch.Generator) -> None:
 
 @pytest.mark.parametrize("loss", [losses.psnr_loss, losses.charbonnier_loss, losses.edge_loss])
 def test_pictures_of_two_shapes_are_refused(loss: object) -> None:
-    with pytest.raises(InputError, match=r"not \[1, 3, 8, 8\] with \[1, 3, 1, 8\]"):
+    with pytest.raises(InputError, match=r"not \[1, 3, 8, 8\] and \[1, 3, 1, 8\]"):
         loss(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 1, 8))  # type: ignore[operator]
 
 

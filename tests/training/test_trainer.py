@@ -302,11 +302,11 @@ def test_a_checkpoint_of_another_recipe_or_broken_is_refused(tmp_path: Path) -> 
 
 def test_recipes_and_phases_that_are_none_are_refused() -> None:
     for phases in ((), (Phase(0.5, 16, 1),), (Phase(1.0, 16, 1), Phase(0.5, 16, 1))):
-        with pytest.raises(RecipeError, match="phases must end at growing shares up to 1"):
+        with pytest.raises(RecipeError, match="phases must end at increasing shares up to 1"):
             dataclasses.replace(MINI, phases=phases)
     for field, value, needed in (
         ("ema", 1.0, "0 <= ema < 1"),
-        ("darkened", (0.5, 1.5), "darkened of two numbers from 0 to 1"),
+        ("darkened", (0.5, 1.5), "darkened = two numbers from 0 to 1"),
         ("steps", 0, r"1 <= steps < 2\*\*31"),
         ("steps", 10**400, r"1 <= steps < 2\*\*31"),
         ("learning_rate", 0.0, "0 < learning_rate <= 1"),
@@ -316,7 +316,7 @@ def test_recipes_and_phases_that_are_none_are_refused() -> None:
         ("seed", -1, r"0 <= seed < 2\*\*63"),
         ("seed", 2**63, r"0 <= seed < 2\*\*63"),
     ):
-        with pytest.raises(RecipeError, match=f"{needed} is needed, not ") as caught:
+        with pytest.raises(RecipeError, match=f"needs {needed}, not ") as caught:
             dataclasses.replace(MINI, **{field: value})
         assert len(str(caught.value)) < 100
     with pytest.raises(InputError, match="no recipe 'hinet-tinny'; did you mean hinet-tiny"):
@@ -366,7 +366,7 @@ def test_bad_commands_get_one_line(
     assert "--images DIR" in one_line(capsys, *tiny)
     assert "no pictures in it" in one_line(capsys, *tiny, "--images", str(empty))
     assert "no such folder" in one_line(capsys, *tiny, "--images", "none")
-    assert "no such picture" in one_line(capsys, *tiny, *pictures, "--hold-out", "a.png")
+    assert "a.png: not among 0.png" in one_line(capsys, *tiny, *pictures, "--hold-out", "a.png")
     held = [word for n in range(3) for word in ("--hold-out", f"{n}.png")]
     assert "leave none to train with" in one_line(capsys, *tiny, *pictures, *held)
     for flag, value in (
@@ -413,12 +413,12 @@ def test_the_command_trains_goes_on_and_exports(
     assert main(command) == 0
     printed, told = capsys.readouterr()
     assert printed == f"{out / 'hinet-tiny.safetensors'}\n"
-    assert "mini takes 8 steps on" in told
+    assert "mini runs 8 steps on" in told
     assert "2 photographs, validated with 2.png" in told
     assert re.search(r"step 4/8  loss -?[\d.]+  PSNR [\d.]+ dB  left 0:00:\d\d", told)
     assert re.search(r"validation: [\d.]+ -> [\d.]+ dB, [\d.]+ -> [\d.]+ dB", told)
     assert main(command) == 0
-    assert "goes on after 8 of 8 steps" in capsys.readouterr().err
+    assert "resumes after 8 of 8 steps" in capsys.readouterr().err
     copy = tmp_path / "copy.safetensors"
     assert main(["--recipe", "mini", "--out", str(out), "--export", str(copy)]) == 0
     assert capsys.readouterr().err == "weights after 8 steps\n"

@@ -1,4 +1,4 @@
-"""Training: the papers' objectives, degradations on the fly, and the recipe of the shipped weights.
+"""Training: the papers' objectives, synthetic degradations, and the recipe of the shipped weights.
 
 ``python -m restorert.training --recipe hinet-tiny --images DIR`` trains; see docs/training.md.
 """

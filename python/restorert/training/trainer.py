@@ -1,7 +1,7 @@
 """One training run: steps, validation, checkpoints; resumable to the bit.
 
-Plain PyTorch: a step is ten lines, and what a trainer library would add (devices, strategies,
-loggers) a run on one machine does not need, while exact resumption is easier to promise without it.
+Plain PyTorch: a step is ten lines, a run on one machine needs nothing that a trainer library adds
+(devices, strategies, loggers), and exact resumption is easier to guarantee without one.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ from restorert.weights.load import not_finite_tensor
 
 @dataclass(frozen=True)
 class Report:
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes:
-        step, steps: done and to do in all.
+        step: steps done.
+        steps: steps in all.
         loss: mean since the last report.
-        quality: since the last report: PSNR in dB, or for DCPT the share of degradations named
-            rightly.
-        seconds_left: at the pace of the last steps.
-        validation: what the last validation found, else empty.
+        quality: mean since the last report: PSNR in dB, or for DCPT the share of degradations named
+            correctly.
+        seconds_left: estimated from the pace of the last steps.
+        validation: what `Trainer.validate` found at this step; empty if it did not run.
     """
 
     step: int
@@ -57,7 +58,7 @@ class Report:
 
 
 class Trainer:
-    """A run in a folder; ``checkpoint.pt`` there is all of its state.
+    """A training run, whose whole state is ``checkpoint.pt`` in its folder.
 
     Attributes:
         module: what is trained: the network, or for DCPT network and decoder.
@@ -75,15 +76,15 @@ class Trainer:
         device: str = "cpu",
         initial: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Start the run, or go on where the checkpoint in ``out`` ends.
+        """Start the run, or resume it from the checkpoint in ``out``.
 
         Args:
-            recipe: of the run; a checkpoint of another recipe is refused.
+            recipe: must equal the recipe of the checkpoint in ``out``, if there is one.
             photographs: [H, W, 3] uint8 RGB each.
-            out: the run's folder, made if missing.
-            validation: whole pictures that ``photographs`` does not hold.
+            out: the run's folder, created if missing.
+            validation: whole pictures that are not among ``photographs``.
             device: "cpu" or "cuda".
-            initial: a checkpoint of weights to start from, not needed to resume.
+            initial: a checkpoint of weights to start from; ignored when the run resumes.
 
         Raises:
             CheckpointError: the folder's checkpoint cannot be read or is of another recipe, or
@@ -115,7 +116,7 @@ class Trainer:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CheckpointError(f"{self.out}: no folder to train in ({error.strerror})") from None
+            raise CheckpointError(f"{self.out}: cannot be created ({error.strerror})") from None
         if self.checkpoint.exists():
             self._resume()
 
@@ -145,17 +146,16 @@ class Trainer:
     ) -> None:
         """Train to the recipe's last step, or to step ``until``, and save.
 
-        SIGTERM and the keyboard's interrupt end the run after the step in progress, saved; a run
-        that is killed outright loses what it did since the last save, and does the same again.
+        SIGTERM and SIGINT end the run after the step in progress, and save it. A run that is killed
+        loses the steps since the last save, and repeats them exactly when it is resumed.
 
         Args:
             report: called about every ``report_every`` seconds and after validations.
-            report_every, save_every: in seconds; they change nothing that is computed.
-            until: stop there, for whoever trains in portions.
+            report_every, save_every: in seconds; they do not change the weights.
+            until: stop after this step, to train in portions.
 
         Raises:
-            RestorertError: the loss or the weights are no numbers any more; the checkpoint is from
-                before.
+            RestorertError: the loss or the weights are not finite; the checkpoint stays as it was.
         """
         last = self.recipe.steps if until is None else min(until, self.recipe.steps)
         now = time.monotonic()
@@ -177,7 +177,7 @@ class Trainer:
                 if self.step % self.recipe.validation_steps == 0 or self.step == last:
                     validated = self.validate()
                 if report and (validated or now - reported >= report_every):
-                    # The median: a run that was paused is no slower for it.
+                    # The median, so that a pause does not count.
                     pace = float(np.median(durations[-200:]))
                     report(
                         Report(
@@ -196,7 +196,7 @@ class Trainer:
             self.save()
 
     def _check_weights(self) -> None:
-        """A step's loss is from before its update, so that the last one's tells nothing of it."""
+        """Refuse weights that are not finite: the loss of a step is from before its update."""
         for tensors in (self.module.state_dict(), self.mean):
             name = not_finite_tensor(tensors)
             if name is not None:
@@ -209,7 +209,7 @@ class Trainer:
         return RestorertError(f"{what}; {kept}: train with a lower learning rate")
 
     def _advance(self, batch: Batch) -> tuple[float, float]:
-        """One step; its loss, and its PSNR or share of correct answers."""
+        """Do one step: its loss, and the PSNR in dB or the share of correct answers."""
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate(self.step)
@@ -223,7 +223,7 @@ class Trainer:
         if math.isfinite(recipe.gradient_norm):
             nn.utils.clip_grad_norm_(self.module.parameters(), recipe.gradient_norm)
         self.optimizer.step()
-        # Young means follow faster, or they would be of random weights for a thousand steps.
+        # The mean follows faster at first, or it would hold random weights for a thousand steps.
         decay = min(recipe.ema, (1 + self.step) / (10 + self.step))
         state = self._state()
         torch._foreach_lerp_(
@@ -244,7 +244,7 @@ class Trainer:
             return
 
         def stop(number: int, frame: object) -> None:
-            if self.stopped:  # asked twice
+            if self.stopped:  # the second signal
                 raise KeyboardInterrupt
             self.stopped = True
 
@@ -265,11 +265,14 @@ class Trainer:
         return made.eval().requires_grad_(False)
 
     def validate(self) -> dict[str, float]:
-        """The mean weights on the held-out pictures' middles, each degradation seeded.
+        """Run the mean weights on the middle of each held-out picture, degraded with a fixed seed.
 
-        Restoration: the mean PSNR in dB of each degradation, "input 0" and "output 0" for the
-        first, and ``validation.png``: a row a degradation, input, output and target of one
-        picture. DCPT: "accuracy", 0 to 1.
+        Restoration also writes ``validation.png``: for each degradation a row with the input, the
+        output and the target of the first picture.
+
+        Returns:
+            The mean PSNR in dB for each degradation ("input 0" and "output 0" for the first), or
+            for DCPT "accuracy", 0 to 1. Empty if no pictures are held out.
         """
         if not self.validation:
             return {}
@@ -308,11 +311,11 @@ class Trainer:
     # ---- files -----------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write the whole state; the checkpoint is the old one or the new one, never half.
+        """Replace the checkpoint by the state of now, atomically.
 
         Raises:
             CheckpointError: it cannot be written.
-            RestorertError: the weights are not finite; the old one stays.
+            RestorertError: the weights are not finite; the checkpoint stays as it was.
         """
         self._check_weights()
         state = {
@@ -343,7 +346,7 @@ class Trainer:
 
 
 def _middle(levels: Levels, side: int) -> Levels:
-    """The middle ``side`` pixels square, or of as many multiples of 64 as the picture has."""
+    """The middle of a picture: ``side`` pixels a side, or the most multiples of 64 that fit."""
     height, width = (min(side, length // 64 * 64) for length in levels.shape[:2])
     top, left = (levels.shape[0] - height) // 2, (levels.shape[1] - width) // 2
     return levels[top : top + height, left : left + width]
