@@ -28,9 +28,16 @@ import report
 from restorert.command_line import number
 from restorert.errors import InputError
 from restorert.networks.degradation_classifier import DegradationClassifier
-from restorert.training import Batch, Pairs, Report, Trainer, read_photographs, recipe
+from restorert.training import (
+    Batch,
+    Pairs,
+    Report,
+    Trainer,
+    export_run,
+    read_photographs,
+    recipe,
+)
 from restorert.training.degradations import dcpt_degradations
-from restorert.training.trainer import export_run
 
 CROPS, PATCH = 400, 64
 MEASURED = (data.astronaut, data.coffee, data.cat, data.rocket)

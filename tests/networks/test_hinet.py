@@ -52,7 +52,7 @@ def test_counts(name: str, millions: float, exact: float, paper: float) -> None:
 def test_only_the_last_stage_unless_asked() -> None:
     net = rr.create_network("hinet", width=8, depth=2)
     x = torch.rand(1, 3, 6, 10)
-    stages = net(x, all_stages=True)
+    stages = net.stages(x)
     assert len(stages) == 2
     assert torch.equal(net(x), stages[-1])
 

@@ -107,14 +107,14 @@ def test_the_memory_stays_float32(dtype: torch.dtype) -> None:
     net = load_seeded(rr.create_network("memorynet", **SMALL), gain=GAIN)
     x = seeded_picture(24, 40)
     with torch.no_grad():
-        expected = net(x, all_stages=True)
+        expected = net.stages(x)
         read = _memory(net)(x)
     half = copy.deepcopy(net).to(dtype)
     assert half.get_parameter("tail.weight").dtype == dtype
     assert {p.dtype for p in _memory(half).parameters()} == {torch.float32}
     with torch.no_grad():
         assert all(torch.equal(a, b) for a, b in zip(_memory(half)(x), read, strict=True))
-        for picture, other in zip(half(x, all_stages=True), expected, strict=True):
+        for picture, other in zip(half.stages(x), expected, strict=True):
             assert picture.dtype == torch.float32
             # measured worst: fp16 2.5e-4, bf16 2.3e-3
             limit = {torch.float16: 6e-4, torch.bfloat16: 6e-3}[dtype]
@@ -149,7 +149,7 @@ def test_each_stage_sees_its_own_memory() -> None:
     x = seeded_picture(16, 24)
     with torch.no_grad():
         semantic, instance, _ = _memory(net)(x)
-        pictures = net(x, all_stages=True)
+        pictures = net.stages(x)
     for found, expected in zip(pictures, (instance, semantic, semantic), strict=True):
         assert torch.equal(found, expected)
 

@@ -86,7 +86,7 @@ def _checkpoint(path: Path) -> tuple[Path, list[Tensor]]:
     state = {f"module.{key}": value for key, value in net.state_dict().items()}
     torch.save({"epoch": 1, "state_dict": state, "optimizer": {"state": {}}}, path)
     with torch.no_grad():
-        return path, net(seeded_picture(24, 40), all_stages=True)
+        return path, net.stages(seeded_picture(24, 40))
 
 
 @pytest.mark.parametrize("stages", [1, 2])
@@ -98,7 +98,7 @@ def test_early_exits_load_from_the_whole_checkpoint(stages: int, tmp_path: Path)
     x = seeded_picture(24, 40)
     with torch.no_grad():
         assert torch.equal(net(x), pictures[stages - 1])
-        assert len(net(x, all_stages=True)) == stages
+        assert len(net.stages(x)) == stages
     # The small form, saved, is recognised with and without a name.
     small = tmp_path / "small.safetensors"
     rr.save_network(net, small)
@@ -136,17 +136,15 @@ def test_patches_are_restored_apart() -> None:
     net = load_seeded(rr.create_network("mprnet-deblur", **SMALL), gain=GAIN)
     x = seeded_picture(32, 48, batch=2)
     with torch.no_grad():
-        batch = net(x, all_stages=True)
+        batch = net.stages(x)
         for image in range(2):
-            for found, expected in zip(
-                net(x[image : image + 1], all_stages=True), batch, strict=True
-            ):
+            for found, expected in zip(net.stages(x[image : image + 1]), batch, strict=True):
                 # measured worst: 3.1e-6
                 torch.testing.assert_close(found[0], expected[image], rtol=0, atol=1e-5)
         # Stage one's lower half does not depend on the upper one.
         changed = x.clone()
         changed[:, :, :16] = 0
-        first, changed_first = batch[0], net(changed, all_stages=True)[0]
+        first, changed_first = batch[0], net.stages(changed)[0]
     # measured: 0
     torch.testing.assert_close(first[:, :, 16:], changed_first[:, :, 16:], rtol=0, atol=1e-6)
     assert (first[:, :, :16] - changed_first[:, :, :16]).abs().max() > 0.1  # measured: 1.9
@@ -174,8 +172,8 @@ def test_slopes_are_exported_as_leaky_relus(tmp_path: Path) -> None:
 def test_half_weights_keep_the_picture_in_float32(dtype: torch.dtype) -> None:
     net = rr.create_network("mprnet-deblur", **SMALL)
     x = seeded_picture(24, 40)
-    expected = net(x, all_stages=True)
-    found = copy.deepcopy(net).to(dtype)(x, all_stages=True)
+    expected = net.stages(x)
+    found = copy.deepcopy(net).to(dtype).stages(x)
     for picture, other in zip(found, expected, strict=True):
         assert picture.dtype == torch.float32
         # measured worst: fp16 7.8e-4, bf16 7.8e-3

@@ -60,6 +60,16 @@ def test_prompts_are_the_published_ones(size: tuple[int, int]) -> None:
         torch.testing.assert_close(block(x), expected, rtol=0, atol=1e-14)  # measured: 0
 
 
+def test_channels_last_has_no_layout_for_the_five_dimensions_of_prompts() -> None:
+    net = rr.create_network("promptir", **SMALL)
+    x = torch.rand(1, 3, 16, 24)
+    expected = net(x)
+    found = net.to(memory_format=torch.channels_last)(x)
+    # measured worst of five pictures: 2.4e-7
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert net.prompt1.prompt_param.ndim == 5
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -49,7 +49,7 @@ def test_equals_its_definition_in_numpy(name: str, size: tuple[int, int]) -> Non
             for c in range(3)
         ]
         expected = [np.concatenate(channels, axis=3) for channels in zip(*grey, strict=True)]
-    found = net.double()(picture.double(), all_stages=True)
+    found = net.double().stages(picture.double())
     for output, reference in zip(found, expected, strict=True):
         # measured worst: 1.4e-14 of outputs up to 7.9
         np.testing.assert_allclose(
@@ -138,7 +138,7 @@ def test_counts(name: str, millions: float, small: float, large: float) -> None:
 def test_all_stages_are_the_scales(name: str) -> None:
     net = rr.create_network(name, width=2)
     x = torch.rand(2, 3, 32, 48)
-    stages = net(x, all_stages=True)
+    stages = net.stages(x)
     assert [tuple(s.shape) for s in stages] == [(2, 3, 8, 12), (2, 3, 16, 24), (2, 3, 32, 48)]
     assert torch.equal(net(x), stages[-1])
 
@@ -156,7 +156,7 @@ def test_channels_are_restored_one_by_one(name: str) -> None:
 def test_no_gradient_through_the_pictures() -> None:
     def gradient(name: str) -> torch.Tensor | None:
         net = rr.create_network(name, width=2).train().requires_grad_(True)
-        first, _, last = net(torch.rand(1, 3, 16, 16), all_stages=True)
+        first, _, last = net.stages(torch.rand(1, 3, 16, 16))
         return torch.autograd.grad(last.sum(), first, allow_unused=True)[0]
 
     assert gradient("srn-color") is None

@@ -94,7 +94,7 @@ def test_seeded_and_the_global_state_untouched() -> None:
 
 
 def test_a_network_without_features_is_refused() -> None:
-    with pytest.raises(InputError, match="hinet names no features to classify by; DCPT takes"):
+    with pytest.raises(InputError, match="hinet has no features to classify; DCPT takes"):
         classifier_for(create_network("hinet", width=4, depth=2), ["a", "b"])
-    with pytest.raises(InputError, match="two degradations of one name"):
+    with pytest.raises(InputError, match="two degradations have one name"):
         classifier_for(encoder("nafnet-dcpt"), ["a", "a"])

@@ -2,7 +2,7 @@
 
 Hu, Jin, Yao, Lu. "Universal Image Restoration Pre-training via Degradation Classification", ICLR
 2025. A restoration network is the encoder: features of its decoder levels, from full size down, go
-through a small residual network that ends in one score a class (section 3.2). Parameter names are
+through a small residual network that ends in one score per class (section 3.2). Parameter names are
 the authors' own.
 """
 
@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from restorert.errors import CheckpointError, InputError
 from restorert.networks.module import RestorationNetwork
 from restorert.networks.nafnet import LayerNorm2d
+from restorert.networks.registry import misfit
 
-PAPER = "DCPT (Hu et al., ICLR 2025)"
-
-# A class is the place of its data set in the authors' training options, which are not published.
-# These are the orders of the test options (five) and of the paper's table 16 (ten).
+# The authors number classes by the order of the data sets in their training options, which are not
+# published. These are the orders of the test options (five) and of the paper's table 16 (ten).
 CLASSES: Mapping[int, tuple[str, ...]] = {
     5: ("rain", "noise", "haze", "motion blur", "low light"),
     10: (
@@ -46,10 +45,10 @@ class DecoderConfig:
     """Sizes of the decoder that classifies.
 
     Attributes:
-        feature_channels: of the features it reads, from full size down.
+        feature_channels: of the features that it reads, from full size down.
         blocks: residual blocks at each size.
-        classes: degradations it tells apart.
-        with_image: it also reads the picture, at half its size, where features then begin.
+        classes: number of degradations.
+        with_image: whether it also reads the picture, at half size, which features then start at.
     """
 
     feature_channels: tuple[int, ...] = (64, 128, 256, 512)
@@ -60,19 +59,19 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if not self.feature_channels or min(*self.feature_channels, self.blocks, self.classes) < 1:
             raise InputError(
-                "a degradation classifier needs features of one channel at least, blocks >= 1 and "
+                "a degradation classifier needs features of >= 1 channels, blocks >= 1 and "
                 f"classes >= 1, not feature_channels={self.feature_channels}, "
                 f"blocks={self.blocks}, classes={self.classes}"
             )
 
     @property
     def smallest(self) -> int:
-        """Height and width must be at least this: one halving a feature."""
+        """The smallest height and width: one halving for each feature."""
         return int(2 ** (len(self.feature_channels) + self.with_image))
 
 
 class NormalisedConv(nn.Conv2d):
-    """A convolution without bias, then layer norm."""
+    """A convolution without bias, followed by layer norm."""
 
     def __init__(self, in_channels: int, channels: int, kernel: int) -> None:
         super().__init__(in_channels, channels, kernel, padding=kernel // 2, bias=False)
@@ -124,26 +123,26 @@ class DegradationDecoder(nn.Module):
         """Score the classes.
 
         Args:
-            image: [N, 3, H, W], the picture the features are of.
-            features: as many as ``config.feature_channels``, from full size (half, with the
-                picture) down: [N, C, h, w], or tokens [N, H * W, C]. Of those larger than a
-                halving a level has left, every second (fourth, ...) pixel is taken.
+            image: [N, 3, H, W], the picture that the features were computed from.
+            features: as many as ``config.feature_channels``, from full size (half size, if the
+                picture is read) down: [N, C, h, w], or tokens [N, H * W, C]. Features larger than
+                their level are subsampled: every second (fourth, ...) pixel.
 
         Returns:
-            [N, classes]: softmax gives probabilities.
+            [N, classes], logits.
 
         Raises:
-            InputError: features of other sizes than the decoder was made for, or a picture below
-                ``config.smallest``.
+            InputError: features of other sizes than the decoder was made for, or a picture smaller
+                than ``config.smallest``.
         """
         smallest = self.config.smallest
         if min(image.shape[2:]) < smallest:
             raise InputError(
-                f"this classifier needs pictures of {smallest}x{smallest} at least, "
+                f"this classifier needs pictures of at least {smallest}x{smallest}, "
                 f"not {image.shape[3]}x{image.shape[2]}"
             )
         expected = self.config.feature_channels
-        pictures = [_as_picture(feature, image) for feature in features]
+        pictures = [as_picture(feature, image) for feature in features]
         found = tuple(feature.shape[1] for feature in pictures)
         if found != expected:
             raise InputError(
@@ -167,7 +166,8 @@ class DegradationDecoder(nn.Module):
         return scores
 
 
-def _as_picture(feature: Tensor, image: Tensor) -> Tensor:
+def as_picture(feature: Tensor, image: Tensor) -> Tensor:
+    """A feature [N, C, h, w] as it is, tokens [N, H * W, C] as [N, C, H, W] of the image's size."""
     if feature.ndim == 4:
         return feature
     n, _, channels = feature.shape
@@ -179,16 +179,44 @@ def _listed(channels: Sequence[int]) -> str:
 
 
 class _AllSeenError(Exception):
-    """Ends a forward pass whose remaining layers nobody needs."""
+    """Ends a forward pass when the remaining layers are not needed."""
+
+
+def read_features(encoder: RestorationNetwork, image: Tensor) -> list[Tensor]:
+    """The outputs of the encoder's `feature_modules`, from full size down; what follows is skipped.
+
+    Returns:
+        [N, C, h, w], or tokens [N, H * W, C], each.
+    """
+    names = encoder.feature_modules()
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        feature = output[-1] if isinstance(output, tuple) else output
+        if encoder.features_channels_last:
+            feature = feature.permute(0, 3, 1, 2)
+        found.append(feature)
+        if len(found) == len(names):
+            raise _AllSeenError
+
+    handles = [encoder.get_submodule(name).register_forward_hook(keep) for name in names]
+    try:
+        encoder(image)
+    except _AllSeenError:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[::-1]
 
 
 class DegradationClassifier(nn.Module):
-    """An encoder's features and the decoder that classifies them.
+    """An encoder and the decoder that classifies its features.
 
     Attributes:
-        encoder: any network that names `RestorationNetwork.feature_modules`.
+        encoder: any network with `RestorationNetwork.feature_modules`.
         decoder: made for that encoder's features.
-        classes: what each score is called.
+        classes: the name of each score.
     """
 
     def __init__(
@@ -201,10 +229,11 @@ class DegradationClassifier(nn.Module):
 
         Args:
             encoder, decoder: in float32, on one device.
-            classes: names; None for `CLASSES`, or numbers where their count is another.
+            classes: names; None for `CLASSES`, or for numbers where it has none of that count.
 
         Raises:
-            InputError: the decoder does not fit the encoder's features, or names are missing.
+            InputError: the decoder does not fit the encoder's features, or names are missing or
+                repeated.
         """
         super().__init__()
         count = decoder.config.classes
@@ -216,63 +245,44 @@ class DegradationClassifier(nn.Module):
                 f"{', '.join(classes)}"
             )
         if len(set(classes)) != count:
-            raise InputError(f"two degradations of one name: {', '.join(classes)}")
+            raise InputError(f"two degradations have one name: {', '.join(classes)}")
         self.encoder = encoder
         self.decoder = decoder
         self.classes = tuple(classes)
         self._check_pair()
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """What the decoder reads, from full size down; the encoder stops where it has them."""
-        names = self.encoder.feature_modules()
-        found: list[Tensor] = []
-
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            feature = output[-1] if isinstance(output, tuple) else output
-            if self.encoder.features_channels_last:
-                feature = feature.permute(0, 3, 1, 2)
-            found.append(feature)
-            if len(found) == len(names):
-                raise _AllSeenError
-
-        modules = [self.encoder.get_submodule(name) for name in names]
-        handles = [module.register_forward_hook(keep) for module in modules]
-        try:
-            self.encoder(image)
-        except _AllSeenError:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
-        return found[::-1]
+        """What the decoder reads, see `read_features`."""
+        return read_features(self.encoder, image)
 
     def forward(self, image: Tensor) -> Tensor:
-        """[N, 3, H, W] in [0, 1], H and W multiples of ``encoder.spec.size_multiple`` and at least
-        ``decoder.config.smallest`` -> scores [N, classes]: softmax gives probabilities.
+        """Classify [N, 3, H, W] in [0, 1]: logits [N, classes].
+
+        H and W are multiples of ``encoder.spec.size_multiple``, >= ``decoder.config.smallest``.
         """
         return self.decoder(image, self.features(image))
 
     def _check_pair(self) -> None:
-        """Without computing anything: shapes alone."""
+        """Run the pair on the meta device, which computes shapes only."""
         spec = self.encoder.spec
         if not self.encoder.feature_modules():
-            raise InputError(f"{spec.name} has no features that DCPT's classifiers read")
+            raise InputError(f"{spec.name} has no features to classify")
         if spec.in_channels != 3:
             raise InputError(f"{spec.name} takes {spec.in_channels} channels; classifiers take 3")
         shadow = copy.copy(self)
-        # A plain copy shares the table of submodules, which the shadow must have for itself.
+        # copy.copy shares the table of submodules; the shadow needs its own.
         shadow._modules = dict(self._modules)
         shadow.encoder = copy.deepcopy(self.encoder).to("meta")
         shadow.decoder = copy.deepcopy(self.decoder).to("meta")
-        side = -(-self.decoder.config.smallest // spec.size_multiple) * spec.size_multiple
+        smallest = self.decoder.config.smallest
         try:
-            shadow(torch.empty(1, 3, side, side, device="meta"))
+            shadow(torch.empty(spec.shape_for(smallest, smallest), device="meta"))
         except InputError as error:
             raise InputError(f"the classifier was not trained with {spec.name}: {error}") from None
 
 
 def decoder_from_state_dict(state_dict: Mapping[str, Tensor]) -> DegradationDecoder | None:
-    """The decoder whose tensors these are, in eval mode, or None where they are of none.
+    """The decoder that these tensors belong to, in eval mode; None if they belong to no decoder.
 
     Raises:
         CheckpointError: it is one, but tensors are missing, extra or of other shapes.
@@ -281,20 +291,9 @@ def decoder_from_state_dict(state_dict: Mapping[str, Tensor]) -> DegradationDeco
     if config is None:
         return None
     with torch.device("meta"):
-        expected = DegradationDecoder(config).state_dict()
-    wrong = sorted(
-        name
-        for name in expected.keys() | state_dict.keys()
-        if name not in expected
-        or name not in state_dict
-        or expected[name].shape != state_dict[name].shape
-    )
+        wrong = misfit(DegradationDecoder(config), state_dict)
     if wrong:
-        listed = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
-        raise CheckpointError(
-            f"a degradation classifier with {len(wrong)} tensors missing, extra or of another "
-            f"shape ({listed})"
-        )
+        raise CheckpointError(f"classifier tensors that do not fit together: {wrong}")
     with torch.random.fork_rng(devices=[]):
         decoder = DegradationDecoder(config)
     decoder.load_state_dict(dict(state_dict), strict=True)

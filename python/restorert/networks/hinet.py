@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, cast, overload
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -256,22 +256,7 @@ class HINet(RestorationNetwork):
         self.cat12 = nn.Conv2d(width * 2, width, 1)
         self.last = nn.Conv2d(width, config.in_channels, 3, padding=1)
 
-    @overload
-    def forward(self, image: Tensor, all_stages: Literal[False] = False) -> Tensor: ...
-    @overload
-    def forward(self, image: Tensor, all_stages: Literal[True]) -> list[Tensor]: ...
-    def forward(self, image: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
-        """Restore a batch.
-
-        Args:
-            image: [N, C, H, W] floats in [0, 1]; H and W multiples of ``spec.size_multiple``.
-                Any float dtype: features take the weights' dtype, the picture keeps its own, so
-                that the residual is added at the input's precision.
-            all_stages: also return stage one's picture, as the authors' code does.
-
-        Returns:
-            The restored picture, like ``image`` and not clamped, or [stage one, stage two].
-        """
+    def stages(self, image: Tensor) -> list[Tensor]:
         x = image.to(self.conv_01.weight.dtype)
 
         features = self.conv_01(x)
@@ -299,7 +284,7 @@ class HINet(RestorationNetwork):
         for up, skip, enc in zip(self.up_path_2, self.skip_conv_2, reversed(skipped), strict=True):
             features = up(features, skip(enc))
         restored = self.last(features).to(image.dtype) + image
-        return [stage_one, restored] if all_stages else restored
+        return [stage_one, restored]
 
 
 def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> HINetConfig | None:

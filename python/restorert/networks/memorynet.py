@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -157,26 +156,9 @@ class MemoryNet(MPRNet):
         super().__init__(config)
         self.memory = nn.ModuleDict({"memory": Memory(config)})
 
-    @overload
-    def forward(self, image: Tensor, all_stages: Literal[False] = False) -> Tensor: ...
-    @overload
-    def forward(self, image: Tensor, all_stages: Literal[True]) -> list[Tensor]: ...
-    def forward(self, image: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
-        """Restore a batch.
-
-        Args:
-            image: [N, C, H, W] floats in [0, 1]; H and W multiples of 8. Any float dtype: features
-                take the weights' dtype, the picture and what the memory returns for it keep its
-                own.
-            all_stages: also return the earlier stages' pictures.
-
-        Returns:
-            The restored picture, like ``image`` and not clamped, or those of all stages, the last
-            stage's last (the authors' code returns it first).
-        """
+    def stages(self, image: Tensor) -> list[Tensor]:
         semantic, instance, part = self.memory["memory"](image)
-        pictures = self._restore((part, instance, semantic))
-        return pictures if all_stages else pictures[-1]
+        return self._restore((part, instance, semantic))
 
 
 def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> MemoryNetConfig | None:

@@ -98,6 +98,27 @@ class RestorationNetwork(nn.Module):
         deployed.deployed = tuple(rewrite.name for rewrite in chosen if rewrite.apply(deployed) > 0)
         return deployed.requires_grad_(False)
 
+    def forward(self, image: Tensor) -> Tensor:
+        """Restore a batch.
+
+        Args:
+            image: [N, C, H, W] floats in [0, 1]; H and W multiples of ``spec.size_multiple``. Any
+                float dtype: features take the weights' dtype, the picture keeps its own, so that
+                the residual is added at the input's precision.
+
+        Returns:
+            The restored picture, [N, ``spec.out_channels``, H, W] of the dtype of ``image``, not
+            clamped.
+        """
+        return self.stages(image)[-1]
+
+    def stages(self, image: Tensor) -> list[Tensor]:
+        """The pictures of all stages or scales, in order of computation, the restored one last.
+
+        A network of one stage overrides `forward` instead.
+        """
+        return [self(image)]
+
     def feature_modules(self) -> list[str]:
         """Names of the modules whose outputs DCPT's degradation classifier reads.
 

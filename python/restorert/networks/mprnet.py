@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, cast, overload
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -450,25 +450,9 @@ class MPRNet(RestorationNetwork):
             self.stage3_orsnet = ORSNet(config, act)
             self.tail = _conv(channels, pictures)
 
-    @overload
-    def forward(self, image: Tensor, all_stages: Literal[False] = False) -> Tensor: ...
-    @overload
-    def forward(self, image: Tensor, all_stages: Literal[True]) -> list[Tensor]: ...
-    def forward(self, image: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
-        """Restore a batch.
-
-        Args:
-            image: [N, C, H, W] floats in [0, 1]; H and W multiples of 8. Any float dtype: features
-                take the weights' dtype, the picture keeps its own, so that the residual is added
-                at the input's precision.
-            all_stages: also return the earlier stages' pictures.
-
-        Returns:
-            The restored picture, like ``image`` and not clamped, or those of all stages, the last
-            stage's last (the authors' code returns it first).
-        """
-        pictures = self._restore((image, image, image))
-        return pictures if all_stages else pictures[-1]
+    def stages(self, image: Tensor) -> list[Tensor]:
+        """The pictures of all stages, the restored one last (the authors' code puts it first)."""
+        return self._restore((image, image, image))
 
     def _restore(self, images: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
         """The stages' pictures, each stage seeing its own of ``images``.

@@ -447,17 +447,7 @@ class NAFNet(RestorationNetwork):
         return [name.format(number) for number in range(len(self.config.decoder_blocks))]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Restore a batch.
-
-        Args:
-            image: [N, C, H, W] floats in [0, 1]; H and W multiples of ``spec.size_multiple`` (the
-                authors' code pads others with zeros below and to the right; the runners reflect).
-                Any float dtype: features take the weights' dtype, the picture keeps its own, so
-                that the residual is added at the input's precision.
-
-        Returns:
-            The restored picture, like ``image`` and not clamped.
-        """
+        # H and W that are no multiples: the authors' code pads with zeros, the runners reflect.
         x = self.intro(image.to(self.intro.weight.dtype))
         skips: list[Tensor] = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):

@@ -92,6 +92,10 @@ class PromptBlock(nn.Module):
         self.linear_layer = nn.Linear(features, prompts)
         self.conv3x3 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
 
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        # channels_last is of four dimensions, and torch refuses it for five.
+        return super()._apply(lambda t: fn(t[0])[None] if t.ndim == 5 else fn(t), recurse)
+
     def forward(self, x: Tensor) -> Tensor:
         # In float32: a sum over all pixels overflows float16.
         wide = torch.promote_types(x.dtype, torch.float32)
@@ -168,16 +172,6 @@ class PromptIR(RestorationNetwork):
         return ["reduce_noise_level3", "reduce_noise_level2", "reduce_noise_level1"]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Restore a batch.
-
-        Args:
-            image: [N, C, H, W] floats in [0, 1]; H and W multiples of ``spec.size_multiple``.
-                Any float dtype: features take the weights' dtype, the picture keeps its own, so
-                that the residual is added at the input's precision.
-
-        Returns:
-            The restored picture, like ``image`` and not clamped.
-        """
         x = self.patch_embed(image.to(self.output.weight.dtype))
         encoded_1 = self.encoder_level1(x)
         encoded_2 = self.encoder_level2(self.down1_2(encoded_1))

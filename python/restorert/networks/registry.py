@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from restorert.errors import CheckpointError, InputError, UnknownNetworkError
 from restorert.networks import hinet, memorynet, mprnet, nafnet, promptir, restormer, srn, swinir
@@ -160,9 +160,9 @@ def network_from_state_dict(
         }
         # On the meta device first: a file may name sizes that no machine has memory for.
         with torch.device("meta"):
-            misfit = _misfit(family.build(config), state_dict)
-        if misfit:
-            raise CheckpointError(f"{family.name} tensors that do not fit together: {misfit}")
+            wrong = misfit(family.build(config), state_dict)
+        if wrong:
+            raise CheckpointError(f"{family.name} tensors that do not fit together: {wrong}")
         with torch.random.fork_rng(devices=[]):
             network = _build(family, spec)
         network.load_state_dict(dict(state_dict), strict=True)
@@ -187,7 +187,7 @@ def _hints_at(hint: str, spec: NetworkSpec) -> bool:
     return any(mark and mark.lower().replace("_", "-") in said for mark in marks)
 
 
-def _misfit(network: RestorationNetwork, state_dict: Mapping[str, Tensor]) -> str:
+def misfit(network: nn.Module, state_dict: Mapping[str, Tensor]) -> str:
     """Which tensors are missing, extra or of another shape or kind, in words; "" where none is."""
     expected = network.state_dict()
     missing = [name for name in expected if name not in state_dict]

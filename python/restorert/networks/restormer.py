@@ -339,17 +339,7 @@ class Restormer(RestorationNetwork):
         return ["decoder_level3", "decoder_level2", "decoder_level1"]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Restore a batch.
-
-        Args:
-            image: [N, C, H, W] floats in [0, 1]; H and W multiples of ``spec.size_multiple``. For
-                dual pixels C is 6: the left view's R, G, B and the right view's. Any float dtype:
-                features take the weights' dtype, the picture keeps its own, so that the residual
-                is added at the input's precision.
-
-        Returns:
-            The restored picture, of the dtype, batch, height and width of ``image``, not clamped.
-        """
+        """As of every network; dual pixels have six channels: left R, G, B, then right R, G, B."""
         embedded = self.patch_embed(image.to(self.output.weight.dtype))
         encoded_1 = self.encoder_level1(embedded)
         encoded_2 = self.encoder_level2(self.down1_2(encoded_1))

@@ -26,7 +26,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -175,21 +174,10 @@ class SRN(RestorationNetwork):
         self.dec1_3, self.dec1_2, self.dec1_1 = (ResBlock(one) for _ in range(3))
         self.dec1_0 = nn.Conv2d(one, channels, 5, padding=2)
 
-    @overload
-    def forward(self, image: Tensor, all_stages: Literal[False] = False) -> Tensor: ...
-    @overload
-    def forward(self, image: Tensor, all_stages: Literal[True]) -> list[Tensor]: ...
-    def forward(self, image: Tensor, all_stages: bool = False) -> Tensor | list[Tensor]:
-        """Restore a batch.
+    def stages(self, image: Tensor) -> list[Tensor]:
+        """The pictures of three scales: [N, C, H/4, W/4], [N, C, H/2, W/2] and [N, C, H, W].
 
-        Args:
-            image: [N, C, H, W] floats in [0, 1]; H and W multiples of 16. Any float dtype: the
-                network takes the weights' dtype, also for its picture, to which nothing is added.
-            all_stages: also return the pictures of the smaller scales, as the authors' code does.
-
-        Returns:
-            The restored picture, of the dtype of ``image`` and not clamped; or the pictures of all
-            scales, [N, C, H/4, W/4], [N, C, H/2, W/2] and [N, C, H, W].
+        All is computed in the weights' dtype: SRN adds nothing to the picture that it is given.
         """
         x = image.to(self.enc1_1.weight.dtype)
         if self.config.per_channel:
@@ -203,13 +191,10 @@ class SRN(RestorationNetwork):
             estimate = enlarge(pictures[-1].detach()) if pictures else blurred
             restored, state = self._scale(torch.cat([blurred, estimate], dim=1), state)
             pictures.append(restored)
-        if not all_stages:
-            pictures = pictures[-1:]
         if self.config.per_channel:
             channels = image.shape[1]
             pictures = [picture.reshape(-1, channels, *picture.shape[2:]) for picture in pictures]
-        pictures = [picture.to(image.dtype) for picture in pictures]
-        return pictures if all_stages else pictures[-1]
+        return [picture.to(image.dtype) for picture in pictures]
 
     def _scale(
         self, x: Tensor, state: tuple[Tensor, Tensor] | None

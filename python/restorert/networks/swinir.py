@@ -348,16 +348,6 @@ class SwinIR(RestorationNetwork):
             yield from self.layers
 
     def forward(self, image: Tensor) -> Tensor:
-        """Restore a batch.
-
-        Args:
-            image: [N, C, H, W] floats in [0, 1]; H and W multiples of ``spec.size_multiple``.
-                Any float dtype: features take the weights' dtype, the picture keeps its own, so
-                that the residual is added at the input's precision.
-
-        Returns:
-            The restored picture, like ``image`` and not clamped.
-        """
         config = self.config
         dtype = self.conv_first.weight.dtype
         centred = (image - self.mean.to(image.dtype) / 10000) * config.image_range

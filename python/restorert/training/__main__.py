@@ -33,14 +33,14 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="photograph to validate with instead, by its file name; may be repeated",
+        help="file name of a photograph to validate with; may be repeated; default: every ninth",
     )
     parser.add_argument("--init", type=Path, metavar="FILE", help="weights to start from")
-    parser.add_argument("--steps", type=int, help="instead of the recipe's")
-    parser.add_argument("--learning-rate", type=float, help="instead of the recipe's")
-    parser.add_argument("--seed", type=int, help="instead of the recipe's")
+    parser.add_argument("--steps", type=int, help="overrides the recipe's")
+    parser.add_argument("--learning-rate", type=float, help="overrides the recipe's")
+    parser.add_argument("--seed", type=int, help="overrides the recipe's")
     parser.add_argument(
-        "--threads", type=number(int, 1, 1024), help="of the CPU; default: torch's choice"
+        "--threads", type=number(int, 1, 1024), help="CPU threads; default: torch's choice"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     for name, default in (("report", 30.0), ("save", 60.0)):
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
             help=f"default: {default:g}",
         )
     parser.add_argument(
-        "--export", type=Path, metavar="FILE", help="write the run's weights as they are, and end"
+        "--export", type=Path, metavar="FILE", help="only write the run's current weights"
     )
     return parser
 
@@ -60,9 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     import torch
 
-    from restorert.training.data import read_photographs
-    from restorert.training.recipes import recipe
-    from restorert.training.trainer import Trainer, export_run
+    from restorert.training import Trainer, export_run, read_photographs, recipe
 
     chosen = recipe(options.recipe)
     changes = {
@@ -97,7 +95,7 @@ def _run(options: argparse.Namespace) -> int:
         device=device,
         initial=options.init,
     )
-    verb = f"goes on after {trainer.step} of" if trainer.step else "takes"
+    verb = f"resumes after {trainer.step} of" if trainer.step else "runs"
     print(
         f"{chosen.name} {verb} {chosen.steps} steps on {device}: {len(photographs) - len(held)} "
         f"photographs, validated with {', '.join(held) or 'none'}; {trainer.checkpoint}",
@@ -107,7 +105,7 @@ def _run(options: argparse.Namespace) -> int:
     with _Display(chosen.steps) as show:
         trainer.train(show, report_every=options.report_every, save_every=options.save_every)
     if trainer.step < chosen.steps:
-        print(f"stopped after {trainer.step} steps; the same command goes on", file=sys.stderr)
+        print(f"stopped after {trainer.step} steps; the same command resumes", file=sys.stderr)
         return 130
     for path in export_run(out, out / f"{chosen.network}.safetensors")[0]:
         print(path)
@@ -115,10 +113,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _held_out(photographs: dict[str, Any], asked: Sequence[str]) -> list[str]:
-    """The pictures to validate with: those named, else every ninth from the fifth on."""
+    """The pictures to validate with: those asked for, or every ninth from the fifth on."""
     for name in asked:
         if name not in photographs:
-            raise InputError(f"--hold-out {name}: no such picture among {', '.join(photographs)}")
+            raise InputError(f"--hold-out {name}: not among {', '.join(photographs)}")
     held = list(dict.fromkeys(asked)) or list(photographs)[4::9]
     if len(held) >= len(photographs):
         raise InputError(f"{len(photographs)} photographs leave none to train with")
@@ -126,7 +124,7 @@ def _held_out(photographs: dict[str, Any], asked: Sequence[str]) -> list[str]:
 
 
 class _Display:
-    """A bar where somebody looks, a line a report elsewhere."""
+    """A progress bar on a terminal, else a line for each report."""
 
     def __init__(self, steps: int) -> None:
         from rich.console import Console
@@ -163,7 +161,7 @@ class _Display:
 def _line(report: Report) -> str:
     # DCPT reports a share, everything else decibels.
     is_share = 0 <= report.quality <= 1
-    quality = f"{report.quality:.1%} right" if is_share else f"PSNR {report.quality:.2f} dB"
+    quality = f"{report.quality:.1%} correct" if is_share else f"PSNR {report.quality:.2f} dB"
     minutes, seconds = divmod(round(report.seconds_left), 60)
     hours, minutes = divmod(minutes, 60)
     return f"loss {report.loss:.4f}  {quality}  left {hours}:{minutes:02d}:{seconds:02d}"
@@ -172,7 +170,7 @@ def _line(report: Report) -> str:
 def _validation(report: Report) -> str:
     found = dict(report.validation)
     if "accuracy" in found:
-        return f"{found['accuracy']:.1%} of the degradations named"
+        return f"{found['accuracy']:.1%} of the degradations correct"
     count = len(found) // 2
     return ", ".join(
         f"{found[f'input {i}']:.2f} -> {found[f'output {i}']:.2f} dB" for i in range(count)

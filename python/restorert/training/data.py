@@ -1,10 +1,11 @@
-"""Photographs of a folder, and the training pairs cut from them."""
+"""Photographs from a folder, and the training pairs cut from them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from restorert.errors import InputError, PictureError
 from restorert.pictures.files import FORMATS, read_image
-from restorert.training.degradations import Degradation, Picture, convolve, line_kernel
+from restorert.training.degradations import Degradation, Picture, convolve, line_kernel, to_unit
 
 Levels = NDArray[np.uint8]
 
@@ -29,19 +30,19 @@ def read_photographs(
     largest_side: int = LARGEST_SIDE,
     smallest_side: int = 64,
 ) -> dict[str, Levels]:
-    """The pictures of a folder by file name, in alphabetical order, decoded and held in memory.
+    """The pictures in a folder by file name, in alphabetical order, decoded into memory.
 
-    Photographs from the web carry sensor noise and JPEG residue, which a restorer must not learn
-    to keep: averaging n x n pixels divides both, and gives each crop more to show.
+    Photographs from the web carry sensor noise and JPEG artefacts, which a restorer must not learn
+    to keep. Averaging n x n pixels reduces both, and packs more detail into each crop.
 
     Args:
-        folder: PNG, JPEG, WebP and TIFF files; others are left alone.
+        folder: of PNG, JPEG, WebP and TIFF files; others are ignored.
         largest_side: in pixels; a picture is averaged over n x n pixels, n the smallest whole
             number that makes its longer side fit.
-        smallest_side: pictures whose shorter side is below this afterwards are refused.
+        smallest_side: a picture whose shorter side is then below this is refused.
 
     Returns:
-        [H, W, 3] uint8 RGB each; grey pictures three times the same channel.
+        [H, W, 3] uint8 RGB each; grey pictures have three equal channels.
 
     Raises:
         PictureError: the folder is missing or holds no pictures, or one cannot be read or is too
@@ -49,7 +50,7 @@ def read_photographs(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise PictureError(f"{folder}: no such folder; --images wants a folder of photographs")
+        raise PictureError(f"{folder}: no such folder of photographs")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in FORMATS)
     if not paths:
         raise PictureError(
@@ -61,8 +62,8 @@ def read_photographs(
         levels = shrink(levels, -(-max(levels.shape[:2]) // largest_side))
         if min(levels.shape[:2]) < smallest_side:
             raise PictureError(
-                f"{path}: {levels.shape[1]}x{levels.shape[0]} is too small to cut crops of "
-                f"{smallest_side} pixels from; take it out of the folder"
+                f"{path}: {levels.shape[1]}x{levels.shape[0]} is too small for crops of "
+                f"{smallest_side} pixels; remove it from the folder"
             )
         photographs[path.name] = levels
     return photographs
@@ -76,7 +77,7 @@ def _to_rgb8(pixels: NDArray[Any]) -> Levels:
 
 
 def shrink(levels: Levels, factor: int) -> Levels:
-    """Means over ``factor`` x ``factor`` pixels, rounded; what a whole block lacks is cut off."""
+    """Means over ``factor`` x ``factor`` pixels, rounded; incomplete blocks are cut off."""
     if factor <= 1:
         return levels
     height, width = (side // factor for side in levels.shape[:2])
@@ -89,11 +90,11 @@ def shrink(levels: Levels, factor: int) -> Levels:
 
 @dataclass(frozen=True)
 class Batch:
-    """A step's pairs, float32.
+    """The pairs of one step, float32.
 
     Attributes:
         degraded, clean: [N, 3, H, W]; the clean ones in [0, 1].
-        labels: [N] int64, the place of each pair's degradation in the list.
+        labels: [N] int64, the index of each pair's degradation.
     """
 
     degraded: Tensor
@@ -102,18 +103,18 @@ class Batch:
 
 
 class Pairs:
-    """Batches of crops and their degraded selves, each a pure function of seed and step.
+    """Batches of clean and degraded crops, each a pure function of seed and step.
 
-    So a run that was killed goes on with the very pairs it would have seen: there is no random
-    state to save. A photograph is also offered at a half and a quarter of its size, if crops fit
-    in. Of ``candidates`` places the one with the most detail is taken (most of a photograph is sky
-    and bokeh, which take few steps to learn), but for a share that is cut wherever it falls. Crops
-    are turned and mirrored, their channels sometimes exchanged and their exposure changed.
+    A resumed run therefore sees the pairs it would have seen, with no random state to save.
+    Photographs are used at full, half and quarter size, where crops fit. Of ``candidates`` random
+    positions the one with the most detail is cut (most of a photograph is sky and bokeh, which take
+    few steps to learn), except in the share ``anywhere``. Crops are rotated and mirrored; some have
+    their channels permuted, some their exposure reduced.
 
-    Photographs of nature are soft where man-made things are hard, and a restorer that has seen
-    nothing else takes wires, railings and wood grain for noise. So a share of the crops is
-    sharpened, joined of two along a straight edge, crossed by drawn lines, or overlaid with grain,
-    unless ``hardened`` is False.
+    Photographs of nature are softer than man-made things, and a restorer that has seen nothing else
+    removes wires, railings and wood grain as noise. Unless ``hardened`` is False, shares of the
+    crops are therefore sharpened, joined from two along a straight edge, crossed by drawn lines, or
+    overlaid with grain.
     """
 
     candidates = 3
@@ -133,25 +134,25 @@ class Pairs:
         darkened: tuple[float, float] = (0.3, 0.5),
         seed: int = 0,
     ) -> None:
-        """Hold the photographs, and halves of them.
+        """Keep the photographs at full, half and quarter size.
 
         Args:
             photographs: [H, W, 3] uint8 RGB each.
-            degradations: one is drawn a crop; its place in the list is the crop's label.
-            shares: how often each is drawn, any positive numbers; None for all alike.
-            hardened: crops with hard edges added: see the class.
-            darkened: the share of crops whose exposure is lessened, and to what at the least.
+            degradations: one is drawn for each crop; its index is the crop's label.
+            shares: relative frequencies of the degradations, > 0; None for equal ones.
+            hardened: whether crops get hard edges, see the class.
+            darkened: the share of crops with reduced exposure, and the smallest factor.
             seed: of everything drawn.
 
         Raises:
-            InputError: no photographs or degradations, or shares that do not fit them.
+            InputError: no photographs or degradations, or ``shares`` of another length or not > 0.
         """
         if not photographs or not degradations:
-            raise InputError("training pairs need one photograph and one degradation at least")
+            raise InputError("training pairs need at least one photograph and one degradation")
         weights = np.asarray(shares if shares is not None else [1.0] * len(degradations), float)
         if len(weights) != len(degradations) or not (weights > 0).all():
             raise InputError(
-                f"{len(degradations)} degradations need as many shares above 0, not {shares}"
+                f"{len(degradations)} degradations need as many shares > 0, not {shares}"
             )
         self.degradations = tuple(degradations)
         self.shares = weights / weights.sum()
@@ -165,8 +166,8 @@ class Pairs:
 
         Args:
             step: its number, >= 0.
-            count: pairs, N.
-            patch: height and width in pixels.
+            count: N, pairs in the batch.
+            patch: H and W in pixels.
 
         Raises:
             InputError: no photograph is as large as the patch.
@@ -174,7 +175,7 @@ class Pairs:
         fitting = [picture for picture in self.pictures if min(picture.shape[:2]) >= patch]
         if not fitting:
             raise InputError(f"no photograph has {patch} pixels on its shorter side")
-        # The root of the area, lest one large photograph make up the training.
+        # The root of the area, so that one large photograph does not dominate.
         sides = np.sqrt([picture.shape[0] * picture.shape[1] for picture in fitting])
         chances = sides / sides.sum()
         clean = np.empty((count, patch, patch, 3), np.float32)
@@ -182,23 +183,17 @@ class Pairs:
         labels = np.empty(count, np.int64)
         for place in range(count):
             rng = np.random.default_rng((self.seed, step, place))
-            clean[place] = self._crop(fitting, chances, patch, rng)
+            clean[place] = self._crop(partial(self._cut, fitting, chances, patch, rng), rng)
             label = int(rng.choice(len(self.degradations), p=self.shares))
             degraded[place] = self.degradations[label](clean[place], rng)
             labels[place] = label
-        return Batch(_planes(degraded), _planes(clean), torch.from_numpy(labels))
+        return Batch(planes(degraded), planes(clean), torch.from_numpy(labels))
 
-    def _crop(
-        self,
-        pictures: Sequence[Levels],
-        chances: NDArray[Any],
-        patch: int,
-        rng: np.random.Generator,
-    ) -> Picture:
-        crop = self._cut(pictures, chances, patch, rng)
+    def _crop(self, cut: Callable[[], Picture], rng: np.random.Generator) -> Picture:
+        crop = cut()
         if self.hardened:
             if rng.random() < self.joined:
-                crop = _joined(crop, self._cut(pictures, chances, patch, rng), rng)
+                crop = _joined(crop, cut(), rng)
             if rng.random() < self.sharpened:
                 crop = _sharpened(crop, rng)
             if rng.random() < self.lined:
@@ -232,11 +227,11 @@ class Pairs:
         turned = np.rot90(best, int(rng.integers(4)))
         if rng.random() < 0.5:
             turned = turned[:, ::-1]
-        return np.asarray(turned, np.float32) / np.float32(255)
+        return to_unit(turned)
 
 
 def _sharpened(crop: Picture, rng: np.random.Generator) -> Picture:
-    """Plus a share of what a blur of 3x3 pixels takes away."""
+    """Unsharp masking with a blur of 3x3 pixels."""
     padded = np.pad(crop, ((1, 1), (1, 1), (0, 0)), mode="edge")
     rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
     smooth = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / np.float32(16)
@@ -244,7 +239,7 @@ def _sharpened(crop: Picture, rng: np.random.Generator) -> Picture:
 
 
 def _lined(crop: Picture, rng: np.random.Generator) -> Picture:
-    """Crossed by up to four straight lines or sets of parallel lines, half a pixel soft."""
+    """One to four straight lines or sets of parallel ones over the crop, half a pixel soft."""
     side = crop.shape[0]
     rows, columns = np.mgrid[:side, :side].astype(np.float32)
     for _ in range(int(rng.integers(1, 5))):
@@ -258,7 +253,7 @@ def _lined(crop: Picture, rng: np.random.Generator) -> Picture:
         opacity = rng.uniform(0.15, 1.0)
         share = np.clip(np.float32(width / 2 + 0.5) - np.abs(distance), 0, min(width, 1))
         share = (share * np.float32(opacity))[..., None]
-        # Mostly a shade of the crop's own colour: edges of colour alone are rare in photographs.
+        # Mostly a shade of the crop's own colour: photographs have few edges in colour alone.
         kind, place = rng.random(), rng.integers(side, size=2)
         if kind < 0.2:
             colour = rng.random(3)
@@ -271,7 +266,7 @@ def _lined(crop: Picture, rng: np.random.Generator) -> Picture:
 
 
 def _grained(crop: Picture, rng: np.random.Generator) -> Picture:
-    """Brighter and darker along streaks of one direction, as wood, fur and fabric are."""
+    """Brightness modulated by streaks of one direction, like wood, fur and fabric."""
     side = crop.shape[0]
     kernel = line_kernel(rng.uniform(2.0, 24.0), rng.uniform(0, 180))
     streaks = convolve(rng.standard_normal((side, side, 1), dtype=np.float32), kernel)
@@ -280,7 +275,7 @@ def _grained(crop: Picture, rng: np.random.Generator) -> Picture:
 
 
 def _joined(one: Picture, other: Picture, rng: np.random.Generator) -> Picture:
-    """The two on either side of a random straight line, one pixel soft."""
+    """Two crops on either side of a random straight line, one pixel soft."""
     side = one.shape[0]
     angle = rng.uniform(0, 2 * np.pi)
     through = rng.uniform(0.2, 0.8, size=2) * side
@@ -290,6 +285,7 @@ def _joined(one: Picture, other: Picture, rng: np.random.Generator) -> Picture:
     return np.asarray(one * share + other * (1 - share), np.float32)
 
 
-def _planes(pictures: NDArray[np.float32]) -> Tensor:
-    # NHWC memory seen as NCHW is channels_last, which CPU and GPU convolutions like best.
+def planes(pictures: NDArray[np.float32]) -> Tensor:
+    """[N, H, W, C] as [N, C, H, W], on the same memory."""
+    # NHWC memory viewed as NCHW is channels_last, the fastest layout for convolutions.
     return torch.from_numpy(pictures).permute(0, 3, 1, 2)

@@ -1,9 +1,8 @@
-"""Degradations of clean pictures, made on the fly: what a training pair's input suffers from.
+"""Synthetic degradations of clean pictures: the inputs of training pairs.
 
-Each is a frozen dataclass of ranges and a call ``(picture, rng) -> picture``: float32 [H, W, 3] RGB
-in [0, 1] in and out, the input untouched. All chance comes from the generator handed in, so that a
-seed gives the same pair on every machine that rounds alike. Ranges are (smallest, largest), drawn
-uniformly.
+Each is a frozen dataclass of ranges, called as ``(picture, rng) -> picture``: float32 [H, W, 3] RGB
+in [0, 1] in and out; the input is not changed. All randomness comes from ``rng``, so a seed gives
+the same pair on every machine that rounds alike. Ranges are (smallest, largest), drawn uniformly.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ Range = tuple[float, float]
 
 
 class Degradation(Protocol):
-    """What makes a degraded picture of a clean one."""
+    """A function from a clean picture to a degraded one."""
 
     def __call__(self, picture: Picture, rng: np.random.Generator, /) -> Picture:
-        """[H, W, 3] float32 in [0, 1] -> the same, degraded."""
+        """Degrade [H, W, 3] float32 in [0, 1]."""
 
 
 class _Ranges:
-    """Checks every range of a dataclass once, when it is made.
+    """A dataclass of ranges, which are checked when it is made.
 
     Raises:
-        InputError: a range that is empty, or leaves what its quantity can be.
+        InputError: a range that is empty or outside ``limits``.
     """
 
     limits: ClassVar[Mapping[str, Range]] = {}
@@ -49,19 +48,19 @@ class _Ranges:
             first, last = value if isinstance(value, tuple) else (value, value)
             if not low <= first <= last <= high:
                 raise InputError(
-                    f"{type(self).__name__}: {field.name} = {value} is no range within "
-                    f"{low:g} to {high:g}"
+                    f"{type(self).__name__}: {field.name} must be a range within "
+                    f"{low:g} to {high:g}, not {value}"
                 )
 
 
 @dataclass(frozen=True)
 class GaussianNoise(_Ranges):
-    """White Gaussian noise, the same in the three channels' strength, independent in their values.
+    """White Gaussian noise, of one strength in the three channels and independent in each.
 
     Attributes:
         sigma: standard deviation in levels of 255, 0 to 255.
-        rounded: share of the pictures that are clamped and rounded to 8 bits afterwards, as files
-            are; the others keep every value, as benchmarks of denoising do.
+        rounded: share of the pictures that are then clamped and rounded to 8 bits, as in files; the
+            others keep every value, as in benchmarks of denoising.
     """
 
     sigma: Range = (0.0, 50.0)
@@ -80,8 +79,8 @@ class Jpeg(_Ranges):
     """Compression by libjpeg, through Pillow.
 
     Attributes:
-        quality: of Pillow's writer, 1 to 100; a whole number is drawn, both ends included.
-        full_colour: share of the pictures whose colour is not halved (4:4:4 instead of 4:2:0).
+        quality: Pillow's, 1 to 100; a whole number is drawn, both ends included.
+        full_colour: share of the pictures with full chroma resolution (4:4:4 instead of 4:2:0).
     """
 
     quality: tuple[int, int] = (30, 95)
@@ -95,7 +94,7 @@ class Jpeg(_Ranges):
         levels = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
         stream = io.BytesIO()
         Image.fromarray(levels).save(stream, "JPEG", quality=quality, subsampling=subsampling)
-        return _unit(np.asarray(Image.open(stream).convert("RGB")))
+        return to_unit(np.asarray(Image.open(stream).convert("RGB")))
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class GaussianBlur(_Ranges):
     """Defocus, as a Gaussian.
 
     Attributes:
-        sigma: in pixels, above 0.
+        sigma: in pixels, > 0.
     """
 
     sigma: Range = (1.0, 3.0)
@@ -119,7 +118,7 @@ class GaussianBlur(_Ranges):
 
 @dataclass(frozen=True)
 class MotionBlur(_Ranges):
-    """Straight, even motion of the camera during the exposure.
+    """Straight, uniform motion of the camera during the exposure.
 
     Attributes:
         length: of the path in pixels, >= 1.
@@ -137,13 +136,13 @@ class MotionBlur(_Ranges):
 
 @dataclass(frozen=True)
 class RainStreaks(_Ranges):
-    """Bright streaks: sparse drops drawn out along the fall, laid over the picture as light is.
+    """Bright streaks: sparse drops, blurred along the direction of their fall.
 
-    The recipe behind the synthetic rain of Rain100 (Yang et al., CVPR 2017: noise, blurred along a
-    direction), blended as 1 - (1 - picture)(1 - rain), which never leaves [0, 1].
+    As the synthetic rain of Rain100 (Yang et al., CVPR 2017), but blended as
+    1 - (1 - picture)(1 - rain), which stays in [0, 1].
 
     Attributes:
-        density: drops a pixel.
+        density: drops per pixel.
         length: of a streak in pixels.
         angle: degrees from the vertical.
         strength: brightness of a streak, 0 to 1.
@@ -165,7 +164,7 @@ class RainStreaks(_Ranges):
         density = rng.uniform(*self.density)
         kernel = line_kernel(rng.uniform(*self.length), 90.0 + rng.uniform(*self.angle))
         strength = rng.uniform(*self.strength)
-        # Drops beyond the border whose streaks reach in.
+        # With drops outside the picture, whose streaks reach in.
         margin = kernel.shape[0] // 2
         drops = rng.random((height + 2 * margin, width + 2 * margin, 1), dtype=np.float32)
         drops = np.where(drops < density, 0.5 + drops / max(density, 1e-9) / 2, 0.0)
@@ -177,7 +176,7 @@ class RainStreaks(_Ranges):
 
 @dataclass(frozen=True)
 class Haze(_Ranges):
-    """The model of atmospheric scattering: J t + A (1 - t), t = exp(-beta d) (Koschmieder, 1924).
+    """Atmospheric scattering: J t + A (1 - t), t = exp(-beta d) (Koschmieder, 1924).
 
     The depth d is a smooth random field in [0, 1]; ranges of A and beta follow RESIDE (Li et al.,
     TIP 2019).
@@ -207,7 +206,7 @@ class LowLight(_Ranges):
 
     Attributes:
         gain: 0 to 1.
-        gamma: above 1 darkens.
+        gamma: > 1 darkens.
         sigma: of the noise, in levels of 255.
     """
 
@@ -230,10 +229,10 @@ class LowLight(_Ranges):
 
 @dataclass(frozen=True)
 class Chain:
-    """One degradation after the other.
+    """Several degradations, one after the other.
 
     Attributes:
-        parts: in order.
+        parts: the degradations, in order.
     """
 
     parts: tuple[Degradation, ...]
@@ -245,7 +244,7 @@ class Chain:
 
 
 def dcpt_degradations() -> dict[str, Degradation]:
-    """The five of DCPT's all-in-one task, by the names and in the order of `CLASSES`."""
+    """The five degradations of DCPT's all-in-one task, named and ordered as in `CLASSES`."""
     return {
         "rain": RainStreaks(),
         "noise": GaussianNoise((15.0, 50.0), rounded=0.0),
@@ -256,7 +255,7 @@ def dcpt_degradations() -> dict[str, Degradation]:
 
 
 def line_kernel(length: float, angle: float) -> NDArray[np.float64]:
-    """A straight path as weights that sum to 1: [side, side], side odd, centred.
+    """A straight path as a kernel: [side, side], side odd, centred, with the sum 1.
 
     Args:
         length: in pixels, >= 1.
@@ -268,7 +267,7 @@ def line_kernel(length: float, angle: float) -> NDArray[np.float64]:
     along = np.linspace(-(length - 1) / 2, (length - 1) / 2, samples)
     rows = radius - along * math.sin(math.radians(angle))
     columns = radius + along * math.cos(math.radians(angle))
-    # Each sample is shared among the four pixels around it.
+    # Each sample is distributed over the four pixels around it.
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
     down, right = rows - top, columns - left
     for row, column, weight in (
@@ -283,7 +282,7 @@ def line_kernel(length: float, angle: float) -> NDArray[np.float64]:
 
 
 def smooth_field(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """[H, W] in [0, 1]: random values at 4x4 points, linear between them, the extremes 0 and 1."""
+    """[H, W]: random values at 4x4 points, interpolated linearly and scaled to the range [0, 1]."""
     coarse = rng.random((4, 4))
     rows = np.linspace(0, 3, height)
     columns = np.linspace(0, 3, width)
@@ -294,11 +293,12 @@ def smooth_field(height: int, width: int, rng: np.random.Generator) -> NDArray[n
 
 
 def to_8_bits(picture: NDArray[Any]) -> Picture:
-    """Clamped to [0, 1] and rounded to the 256 levels of a file, as float32."""
-    return _unit(np.rint(np.clip(picture, 0, 1) * 255))
+    """Clamp to [0, 1] and round to the 256 levels of a file, as float32."""
+    return to_unit(np.rint(np.clip(picture, 0, 1) * 255))
 
 
-def _unit(levels: NDArray[Any]) -> Picture:
+def to_unit(levels: NDArray[Any]) -> Picture:
+    """The 256 levels of a file as float32 in [0, 1]."""
     return np.asarray(levels, np.float32) / np.float32(255)
 
 
@@ -307,8 +307,8 @@ def _float32(picture: NDArray[Any]) -> Picture:
 
 
 def convolve(picture: Picture, kernel: NDArray[Any]) -> Picture:
-    """Each channel with an odd kernel, the border pixels repeated outwards."""
-    # Convolution turns the kernel around; conv2d does not.
+    """Convolve each channel with a kernel of odd side; border pixels are repeated."""
+    # conv2d is a correlation: it does not flip the kernel.
     weight = torch.from_numpy(np.ascontiguousarray(kernel[::-1, ::-1], np.float32))[None, None]
     planes = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[:, None]
     pad = kernel.shape[0] // 2

@@ -1,7 +1,7 @@
-"""The papers' training objectives, each with its formula and where it stands.
+"""The papers' training objectives, each with its formula and source.
 
-All take pictures [N, C, H, W] in [0, 1] (restored ones not clamped) and give a scalar to minimise,
-in at least float32 whatever the pictures' dtype. They are plain functions: none has weights.
+All take pictures [N, C, H, W] in [0, 1] (restored ones not clamped) and return a scalar to
+minimise, in float32 or wider for every dtype of the pictures. They are functions without weights.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def hinet_loss(stages: Sequence[Tensor], target: Tensor) -> Tensor:
     """``-sum_i PSNR(R_i + X_i, Y)`` over HINet's two stages (section 3.3, equation 1).
 
     Args:
-        stages: what the network returns with ``all_stages=True``.
+        stages: of `RestorationNetwork.stages`.
         target: Y.
     """
     return _sum([psnr_loss(stage, target) for stage in stages])
@@ -45,8 +45,8 @@ def charbonnier_loss(restored: Tensor, target: Tensor, eps: float = 1e-3) -> Ten
     """``mean sqrt((X - Y)^2 + eps^2)``: L1, but smooth at 0.
 
     MPRNet (Zamir et al., CVPR 2021), equation 4, and MemoryNet's L_char; eps 1e-3 in both. The
-    papers write the root over the norm of the whole picture, both authors' code over each value,
-    which is what this is.
+    papers take the root of the whole picture's norm; both authors' code, like this function, takes
+    the root of each value.
 
     Raises:
         InputError: pictures of two shapes.
@@ -59,8 +59,8 @@ def laplacian_step(x: Tensor) -> Tensor:
     """``x - G(U(D(G(x))))``: one step of a Laplacian pyramid, at full size.
 
     G convolves with the outer product of (1, 5, 8, 5, 1) / 20, border pixels repeated; D keeps
-    every second pixel; U puts them back between zeros, times 4. MPRNet calls it the Laplacian, in
-    equation 5, after Burt and Adelson (1983); the weights are the authors' code's.
+    every second pixel; U puts them back between zeros, times 4. It is the Laplacian of MPRNet's
+    equation 5, after Burt and Adelson (1983), with the weights of the authors' code.
     """
     smooth = _gaussian(x)
     sparse = torch.zeros_like(smooth)
@@ -78,7 +78,7 @@ def _gaussian(x: Tensor) -> Tensor:
 
 
 def edge_loss(restored: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
-    """The Charbonnier loss of the two pictures' Laplacian steps.
+    """The Charbonnier loss between the Laplacian steps of the two pictures.
 
     MPRNet (Zamir et al., CVPR 2021), equation 5, and MemoryNet's L_edge.
 
@@ -92,11 +92,11 @@ def edge_loss(restored: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
 def mprnet_loss(stages: Sequence[Tensor], target: Tensor, edge_weight: float = 0.05) -> Tensor:
     """``sum_i L_char(X_i, Y) + edge_weight * L_edge(X_i, Y)`` over all stages.
 
-    MPRNet (Zamir et al., CVPR 2021), equation 3, edge_weight 0.05 (its denoising networks train
-    without the edge term: 0); the same sum trains MemoryNet, in the authors' code at 0.05.
+    MPRNet (Zamir et al., CVPR 2021), equation 3, edge_weight 0.05 (0 for its denoising networks,
+    which train without the edge term); MemoryNet trains on the same sum, in its code with 0.05.
 
     Args:
-        stages: what the network returns with ``all_stages=True``; their order does not matter.
+        stages: of `RestorationNetwork.stages`, in any order.
         target: Y.
         edge_weight: lambda.
     """
@@ -111,18 +111,18 @@ def euclidean_multiscale_loss(
 ) -> Tensor:
     """``sum_i kappa_i / N_i * ||I_i - I*_i||^2``: mean squared error at every scale.
 
-    SRN-Deblur (Tao et al., CVPR 2018), equation 8: N_i counts the values of scale i (and a batch
-    is averaged), kappa_i is 1. The sharp picture is made smaller as the network makes its input
-    smaller, by TensorFlow 1's bilinear resize, which for whole factors takes every factor-th pixel.
+    SRN-Deblur (Tao et al., CVPR 2018), equation 8: N_i counts the values of scale i (a batch is
+    averaged), kappa_i is 1. The sharp picture is resized like the network's input, by TensorFlow
+    1's bilinear resize, which for a whole factor takes every factor-th pixel.
 
     Args:
-        scales: [N, C, H / k, W / k] each, k a whole number: what the network returns with
-            ``all_stages=True``.
+        scales: [N, C, H / k, W / k] each, k a whole number: of
+            `RestorationNetwork.stages`.
         target: [N, C, H, W].
-        weights: kappa, one a scale; None for 1.
+        weights: kappa for each scale; None for 1.
 
     Raises:
-        InputError: a scale that is no whole fraction of the target, or another number of weights.
+        InputError: a scale whose size does not divide the target's, or another number of weights.
     """
     kappa = [1.0] * len(scales) if weights is None else list(weights)
     if len(kappa) != len(scales):
@@ -144,21 +144,20 @@ def contrastive_loss(
     weights: Sequence[float] | None = None,
     eps: float = 1e-7,
 ) -> Tensor:
-    """``sum_i w_i * |phi_i(X) - phi_i(Y)|_1 / |phi_i(X) - phi_i(I)|_1``: near the clean picture and
-    far from the degraded one.
+    """``sum_i w_i * |phi_i(X) - phi_i(Y)|_1 / |phi_i(X) - phi_i(I)|_1``.
 
-    MemoryNet (Zhang et al., arXiv 2309.01377, section 3: anchor X restored, positive Y clean,
-    negative I degraded), in the form that its contrastive regularisation goes back to, AECR-Net
-    (Wu et al., CVPR 2021, equation 4). MemoryNet's authors publish no code of it. Gradients flow
-    through the anchor alone.
+    It pulls the restored picture to the clean one and away from the degraded one: MemoryNet (Zhang
+    et al., arXiv 2309.01377, section 3: anchor X restored, positive Y clean, negative I degraded),
+    in the form of the work that it builds on, AECR-Net (Wu et al., CVPR 2021, equation 4), since
+    MemoryNet's authors publish no code of it. Gradients flow through the anchor only.
 
     Args:
         restored, target, degraded: the anchor, the positive, the negative; of one shape.
-        features: a frozen network that gives feature maps of a picture, from shallow to deep. Both
-            papers use VGG-19; any encoder will do, such as `DegradationClassifier.features`.
-        weights: w, one a feature map; None for 1/32, 1/16, 1/8, 1/4, 1 (AECR-Net's), the last of
-            them where there are fewer maps, 1/32 for what comes before where there are more.
-        eps: added below the fraction, so that an anchor equal to the negative gives no infinity.
+        features: a frozen network that returns feature maps of a picture, from shallow to deep.
+            Both papers use VGG-19; any encoder will do, such as `DegradationClassifier.features`.
+        weights: w for each feature map; None for 1/32, 1/16, 1/8, 1/4, 1 (AECR-Net's), the last of
+            them for fewer maps, with 1/32 in front for more.
+        eps: added to the denominator, so that an anchor equal to the negative stays finite.
 
     Raises:
         InputError: pictures of two shapes, or another number of weights than of feature maps.
@@ -185,7 +184,7 @@ def contrastive_loss(
 
 
 def focal_loss(scores: Tensor, labels: Tensor, gamma: float = 0.0) -> Tensor:
-    """``mean of -(1 - p)^gamma log p``, p the probability given to the right class.
+    """``mean of -(1 - p)^gamma log p``, p the probability of the correct class.
 
     Lin et al. (ICCV 2017), equation 4. DCPT's code classifies with it at gamma 0, which is cross
     entropy.
@@ -193,7 +192,7 @@ def focal_loss(scores: Tensor, labels: Tensor, gamma: float = 0.0) -> Tensor:
     Args:
         scores: [N, classes], before the softmax.
         labels: [N] int64.
-        gamma: how much less a sample counts that is classified well, >= 0.
+        gamma: >= 0; the larger, the less samples count that are classified well already.
     """
     entropy = F.cross_entropy(_wide(scores), labels, reduction="none")
     if gamma:
@@ -204,7 +203,7 @@ def focal_loss(scores: Tensor, labels: Tensor, gamma: float = 0.0) -> Tensor:
 def _pair(restored: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if restored.shape != target.shape:
         raise InputError(
-            f"a loss compares pictures of one shape, not {list(restored.shape)} with "
+            f"a loss compares pictures of one shape, not {list(restored.shape)} and "
             f"{list(target.shape)}"
         )
     return _wide(restored), _wide(target)
@@ -216,5 +215,5 @@ def _wide(x: Tensor) -> Tensor:
 
 def _sum(losses: Sequence[Tensor]) -> Tensor:
     if not losses:
-        raise InputError("a loss over stages needs one stage at least")
+        raise InputError("a loss over stages needs at least one")
     return torch.stack(list(losses)).sum()

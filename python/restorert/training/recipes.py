@@ -1,4 +1,4 @@
-"""What a training run is, as data: network, degradations, objective, schedule."""
+"""A training run as data: network, degradations, objective, schedule."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from restorert.training.degradations import (
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of the training with crops of one size (progressive learning, as Restormer's).
+    """A part of the training with crops of one size (progressive learning, as Restormer's).
 
     Attributes:
-        until: the share of all steps after which it ends, above 0 to 1.
+        until: the share of all steps at which it ends, 0 < until <= 1.
         patch: height and width of the crops in pixels.
-        batch: pairs a step.
+        batch: pairs in a step.
     """
 
     until: float
@@ -36,28 +36,28 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training run. Two runs of equal recipes, photographs and threads give equal weights.
+    """A training run. Equal recipes, photographs and threads give equal weights.
 
     Attributes:
-        name: what ``--recipe`` calls it.
-        network: of `list_networks()`.
+        name: the value of ``--recipe``.
+        network: one of `list_networks()`.
         config: fields of the network's config to change.
         objective: "psnr" (HINet's), "charbonnier-edge" (MPRNet's, MemoryNet's), "multiscale"
             (SRN's) or "dcpt" (DCPT's pre-training).
         steps: of the optimiser.
         phases: in order; the last ends at 1.
         learning_rate: of Adam, after ``warmup`` steps of linear growth.
-        final_rate: where the cosine ends.
+        final_rate: the end of the cosine that follows.
         warmup: in steps.
         betas: of Adam.
-        gradient_norm: gradients are clipped to this norm; infinity for not at all.
-        ema: decay of the mean of the weights that is validated and exported, below 1.
-        degradations: share, degradation.
-        hardened: crops with hard edges added, see `Pairs`.
-        darkened: share and least exposure of darkened crops, see `Pairs`.
-        precision: "bf16" runs convolutions in bfloat16 (autocast) over float32 weights.
+        gradient_norm: gradients are clipped to this norm; infinity for no clipping.
+        ema: decay of the mean of the weights, which is validated and exported; < 1.
+        degradations: pairs of share and degradation.
+        hardened: whether crops get hard edges, see `Pairs`.
+        darkened: share and smallest exposure of darkened crops, see `Pairs`.
+        precision: "bf16" runs convolutions in bfloat16 (autocast) on float32 weights.
         zeroed: modules whose weights start at 0, such as the last convolution before the residual
-            is added: the network starts as the identity and needs not learn to be it.
+            is added, so that the network starts as the identity.
         seed: of the weights and of the pairs.
         validation_steps: steps between validations.
     """
@@ -85,7 +85,7 @@ class Recipe:
     def __post_init__(self) -> None:
         ends = [phase.until for phase in self.phases]
         if not ends or ends != sorted(set(ends)) or ends[0] <= 0 or ends[-1] != 1:
-            raise RecipeError(f"recipe {self.name}: phases must end at growing shares up to 1")
+            raise RecipeError(f"recipe {self.name}: phases must end at increasing shares up to 1")
         for needed, value, holds in (
             ("1 <= steps < 2**31", self.steps, 1 <= self.steps < 2**31),
             ("warmup >= 0", self.warmup, self.warmup >= 0),
@@ -94,7 +94,7 @@ class Recipe:
             ("0 <= final_rate <= 1", self.final_rate, 0 <= self.final_rate <= 1),
             ("gradient_norm > 0", self.gradient_norm, self.gradient_norm > 0),
             (
-                "darkened of two numbers from 0 to 1",
+                "darkened = two numbers from 0 to 1",
                 self.darkened,
                 len(self.darkened) == 2 and all(0 <= value <= 1 for value in self.darkened),
             ),
@@ -102,7 +102,7 @@ class Recipe:
             ("validation_steps >= 1", self.validation_steps, self.validation_steps >= 1),
         ):
             if not holds:
-                raise RecipeError(f"recipe {self.name}: {needed} is needed, not {str(value)[:20]}")
+                raise RecipeError(f"recipe {self.name}: needs {needed}, not {str(value)[:20]}")
 
     def phase(self, step: int) -> Phase:
         """The phase that step ``step`` (from 0) is in."""
@@ -110,7 +110,7 @@ class Recipe:
         return next((phase for phase in self.phases if share < phase.until), self.phases[-1])
 
     def rate(self, step: int) -> float:
-        """The learning rate of step ``step``: linear growth, then half a cosine."""
+        """The learning rate of step ``step``: linear warm-up, then half a cosine."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         done = (step - self.warmup) / max(self.steps - self.warmup, 1)
@@ -118,7 +118,7 @@ class Recipe:
         return self.final_rate + swing * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
     def pixels(self, start: int) -> int:
-        """Pixels of all pairs from step ``start`` on: what the rest costs."""
+        """Pixels of all pairs from step ``start`` on, to which the time left is proportional."""
         total = 0
         first = 0
         for phase in self.phases:
@@ -128,7 +128,7 @@ class Recipe:
         return total
 
     def describe(self) -> dict[str, Any]:
-        """Everything that changes the weights, fit for JSON: equal recipes, equal descriptions."""
+        """Everything that the weights depend on, as JSON can hold it."""
         said = dataclasses.asdict(self)
         said["degradations"] = [[share, repr(made)] for share, made in self.degradations]
         said["gradient_norm"] = str(self.gradient_norm)
@@ -136,7 +136,7 @@ class Recipe:
         return said
 
 
-# Most of the noise where photographs are noisy, some over the whole range; JPEG alone and on top.
+# Noise mostly of the strength of real photographs, some of any strength; JPEG alone and after it.
 _PHOTOGRAPHS: tuple[tuple[float, Degradation], ...] = (
     (0.2, GaussianNoise((0.0, 50.0))),
     (0.4, GaussianNoise((15.0, 35.0))),
@@ -161,9 +161,9 @@ _DCPT_MINIATURE = Recipe(
     gradient_norm=1.0,
     ema=0.99,
     degradations=tuple((1.0, made) for made in dcpt_degradations().values()),
-    # Drawn lines would pass for rain, grain for noise.
+    # Drawn lines would be classified as rain, grain as noise.
     hardened=False,
-    # Else what is dark by itself passes for low light.
+    # Without it dark pictures are classified as low light.
     darkened=(0.6, 0.1),
     zeroed=("ending",),
     validation_steps=250,
@@ -176,8 +176,8 @@ RECIPES: dict[str, Recipe] = {
             name="hinet-tiny",
             network="hinet-tiny",
             steps=14000,
-            # Small batches while every step teaches, large crops last: instance statistics should
-            # be those of pictures.
+            # Small batches first, when every step helps; large crops last, whose instance
+            # statistics are nearer to those of whole pictures.
             phases=(Phase(0.5, 64, 8), Phase(0.8, 64, 16), Phase(1.0, 128, 4)),
             learning_rate=1e-3,
             gradient_norm=1.0,
@@ -186,7 +186,7 @@ RECIPES: dict[str, Recipe] = {
             zeroed=("last", "sam12.conv2"),
         ),
         _DCPT_MINIATURE,
-        # The same run for restoration alone: what pre-training is compared with.
+        # The same network trained to restore only: the baseline of pre-training.
         dataclasses.replace(_DCPT_MINIATURE, name="nafnet-miniature", objective="psnr"),
     )
 }
