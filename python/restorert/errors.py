@@ -104,3 +104,9 @@ def not_finite(network: str) -> RestorertError:
 def printable(text: str) -> str:
     """``text`` from a file, fit for one line: control characters become question marks."""
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a library or the system failed, on one line; of an OSError without number and file."""
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return printable(text[:160]) or type(error).__name__

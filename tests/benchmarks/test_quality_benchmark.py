@@ -42,7 +42,7 @@ def test_quality_records_what_it_prints(tmp_path: Path) -> None:
         (["quality.py", "--precision", "fp32x3"], "such as bf16, or bf16x8, not 'fp32x3'"),
         (["quality.py", "--runner", "none", "--without-bm3d"], "unknown runner 'none'"),
         (["quality.py", "--repeats", "0"], "argument --repeats: takes a whole number from 1 to"),
-        (["quality.py", "--picture", "a.xyz"], "the suffix '.xyz' is none"),
+        (["quality.py", "--picture", "a.xyz"], "unknown suffix '.xyz'"),
         (["dcpt_miniature.py", "--images", "none"], "none: no such folder"),
         (["dcpt_miniature.py", "--images", "none", "--threads=-1"], "argument --threads: takes"),
         (["dcpt_miniature.py", "--images", "none", "--seeds", "0"], "argument --seeds: takes"),

@@ -187,7 +187,7 @@ def test_the_target_is_checked_before_the_work(tmp_path: Path) -> None:
     write_image(source := tmp_path / "a.png", Picture(pixels, pixels[..., 0]))
     (folder := tmp_path / "folder.png").mkdir()
     for name, message in (
-        ("b.gif", "the suffix '.gif' is none"),
+        ("b.gif", "unknown suffix '.gif'; pictures are written as"),
         ("missing/b.png", "does not exist; create it first"),
         ("b.jpg", "JPEG holds no transparency"),
         ("folder.png", "is a folder"),

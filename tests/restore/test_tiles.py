@@ -14,6 +14,8 @@ from skimage import data
 from restorert.errors import InputError, RestorertError
 from restorert.networks import network_spec
 from restorert.pictures import tile_grid
+from restorert.pictures.grid import tile_side
+from restorert.pictures.pixels import from_unit_range, to_unit_range
 from restorert.restore import restore_tiled
 
 
@@ -90,6 +92,18 @@ def test_impossible_grids(arguments: tuple[int, int, int]) -> None:
         tile_grid(*arguments)
 
 
+@pytest.mark.parametrize("tile", [0, -1, True, 1.5, "off", "256"])
+def test_tiles_that_are_none(tile: object) -> None:
+    with pytest.raises(InputError, match='it must be "auto", None or pixels >= 1'):
+        tile_side(tile, network_spec("hinet-gopro"))
+
+
+def test_tiles_of_a_network() -> None:
+    gopro, sidd = network_spec("hinet-gopro"), network_spec("hinet-sidd")
+    assert (tile_side("auto", gopro), tile_side("auto", sidd)) == (256, None)
+    assert (tile_side(None, gopro), tile_side(64, sidd)) == (None, 64)
+
+
 @settings(max_examples=80)
 @given(
     height=st.integers(1, 40),
@@ -106,9 +120,12 @@ def test_identity_is_exact(height, width, tile, batch_size, dtype, seed) -> None
     else:
         array = rng.integers(0, np.iinfo(dtype).max + 1, (height, width, 3)).astype(dtype)
     engine = FunctionEngine(lambda x: x)
-    restored = restore_tiled(array, engine, tile, batch_size)
-    assert restored.dtype == dtype
-    np.testing.assert_array_equal(restored, array)
+    restored = restore_tiled(to_unit_range(array), engine, tile, batch_size)
+    assert restored.dtype == np.float64
+    if dtype == np.float32:
+        np.testing.assert_array_equal(restored.transpose(1, 2, 0), array)
+    else:
+        np.testing.assert_array_equal(from_unit_range(restored, dtype), array)
     assert sum(shape[0] for shape in engine.shapes) == len(tile_grid(height, width, tile))
     assert max(shape[0] for shape in engine.shapes) <= batch_size
 
@@ -117,7 +134,8 @@ def test_identity_is_exact(height, width, tile, batch_size, dtype, seed) -> None
 def test_every_16_and_8_bit_value_survives(dtype: type) -> None:
     values = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
     array = np.repeat(values.reshape(-1, 16, 1), 3, axis=2)
-    np.testing.assert_array_equal(restore_tiled(array, FunctionEngine(lambda x: x), 13), array)
+    restored = restore_tiled(to_unit_range(array), FunctionEngine(lambda x: x), 13)
+    np.testing.assert_array_equal(from_unit_range(restored, dtype), array)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -128,7 +146,8 @@ def test_overlaps_are_averaged_and_rounded_once(batch_size: int) -> None:
     def subtract_mean(x):  # what a crop becomes depends on the crop, as with instance norm
         return (x - x.mean(axis=(2, 3), keepdims=True) + 0.5).astype(np.float32)
 
-    restored = restore_tiled(picture, FunctionEngine(subtract_mean), 32, batch_size)
+    planes = restore_tiled(to_unit_range(picture), FunctionEngine(subtract_mean), 32, batch_size)
+    restored = from_unit_range(planes, np.uint8)
     boxes = [(i, j, i + 32, j + 32) for i, j in loop_of_the_authors(70, 50, 32)]
     crops = [
         picture[t:b, left:r] / 255 - (picture[t:b, left:r] / 255).mean(axis=(0, 1)) + 0.5
@@ -146,16 +165,16 @@ def test_overlaps_are_averaged_and_rounded_once(batch_size: int) -> None:
 
 
 def test_wrong_arguments_and_engines() -> None:
-    array = np.zeros((4, 4, 3), np.uint8)
+    planes = np.zeros((3, 4, 4), np.float32)
     identity = FunctionEngine(lambda x: x)
-    for wrong in (array[..., 0], array.astype(np.float64), array.astype(np.int16)):
+    for wrong in (planes[0], planes.astype(np.float64), planes.astype(np.uint8)):
         with pytest.raises(InputError, match="restore_tiled takes"):
             restore_tiled(wrong, identity, 2)
     with pytest.raises(InputError, match="batch_size"):
-        restore_tiled(array, identity, 2, 0)
+        restore_tiled(planes, identity, 2, 0)
     with pytest.raises(InputError, match="maps 3 channels to 3"):
-        restore_tiled(array[..., :1], identity, 2)
+        restore_tiled(planes[:1], identity, 2)
     with pytest.raises(RestorertError, match="returned"):
-        restore_tiled(array, FunctionEngine(lambda x: x[..., :1]), 2)
+        restore_tiled(planes, FunctionEngine(lambda x: x[..., :1]), 2)
     with pytest.raises(RestorertError, match="not finite"):
-        restore_tiled(array, FunctionEngine(lambda x: x * np.float32(np.nan)), 2)
+        restore_tiled(planes, FunctionEngine(lambda x: x * np.float32(np.nan)), 2)

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from restorert.errors import InputError, RestorertError, VideoError
-from restorert.restore import restore_picture, restore_video, video
-from restorert.restore.video import VideoReport
-from restorert.restore.video_frames import to_frame, to_picture
+from restorert.errors import Cure, DeviceMemoryError, InputError, RestorertError, VideoError
+from restorert.restore import VideoReport, restore_picture, restore_video
+from restorert.restore.video import encode
+from restorert.restore.video.frames import to_frame, to_picture
 
 av = pytest.importorskip("av", reason="PyAV needs Python 3.11: pip install restorert[video]")
 
@@ -369,12 +369,16 @@ def test_a_failure_leaves_nothing_and_loses_nothing(
             raise error
         return frames
 
-    with pytest.raises(type(error)):
+    with pytest.raises(type(error)) as caught:
         restore_video(source, target, Engine(work))
+    if isinstance(error, MemoryError):
+        assert isinstance(caught.value, DeviceMemoryError)
+        assert caught.value.args == (f"{source}: not enough memory",)
+        assert caught.value.cure is Cure.TILES
     assert leftovers(tmp_path, "in.mkv") == (["out.mkv"] if existing else [])
     if existing:
         assert target.read_bytes() == b"older"
-    assert not [t for t in threading.enumerate() if t.name == "restorert-video"]
+    assert not [t for t in threading.enumerate() if t.name.startswith("restorert-video")]
 
 
 def test_an_encoder_that_fails_is_told_in_one_line(
@@ -388,7 +392,7 @@ def test_an_encoder_that_fails_is_told_in_one_line(
             raise av.error.ExternalError(1, "Generic error in an external library")
         return to_frame(*arguments)
 
-    monkeypatch.setattr(video, "to_frame", fails)
+    monkeypatch.setattr(encode, "to_frame", fails)
     with pytest.raises(VideoError, match=r"out\.mkv cannot be written: Generic error"):
         restore_video(source, tmp_path / "out.mkv", Engine())
     assert leftovers(tmp_path) == ["in.mkv"]
@@ -450,12 +454,12 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path) -> None:
         output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     for name, said in {
-        "picture.png": "is no video that can be read",
-        "page.mp4": "is no video that can be read",
-        "empty.mp4": "is no video that can be read",
-        "cut.mp4": "is no video that can be read",
-        "list.mp4": "is no video that can be read",
-        "list.ffconcat": "is no video that can be read",
+        "picture.png": "cannot be read as a video",
+        "page.mp4": "cannot be read as a video",
+        "empty.mp4": "cannot be read as a video",
+        "cut.mp4": "cannot be read as a video",
+        "list.mp4": "cannot be read as a video",
+        "list.ffconcat": "cannot be read as a video",
         "sound.mp4": r"holds no video, only audio \(aac\)",
         "missing.mp4": "no such file",
         ".": "is a folder, not a video",
@@ -463,6 +467,7 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(VideoError, match=said) as caught:
             restore_video(tmp_path / name, tmp_path / "out.mp4", Engine())
         assert "\n" not in str(caught.value)
+        assert (caught.value.cure is Cure.PICTURES) == ("cannot be read" in said)
         assert not (tmp_path / "out.mp4").exists()
     with pytest.raises(VideoError, match="64x48, more than 100 pixels a frame"):
         restore_video(tmp_path / "in.mp4", tmp_path / "out.mp4", Engine(), max_pixels=100)

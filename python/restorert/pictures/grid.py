@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from restorert.errors import InputError
+from restorert.spec import NetworkSpec
 
 Box = tuple[int, int, int, int]
+
+Tile = Literal["auto"] | int | None
+"""The side of crops in pixels, "auto" for the network's own, or None: see `restore_picture`."""
+
+
+def tile_side(tile: Tile, spec: NetworkSpec) -> int | None:
+    """``tile`` in pixels, or None for whole pictures; InputError if it is no `Tile`."""
+    side = spec.tile if tile == "auto" else tile
+    if side is not None and (isinstance(side, bool) or not isinstance(side, int) or side < 1):
+        raise InputError(f'tile is {side!r:.20}; it must be "auto", None or pixels >= 1')
+    return side
 
 
 def _starts(length: int, tile: int) -> list[int]:

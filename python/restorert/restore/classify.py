@@ -1,47 +1,49 @@
-"""Which degradation a picture suffers from."""
+"""Classifying the degradation of a picture."""
 
 from __future__ import annotations
 
 import os
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
 from restorert.errors import DeviceMemoryError, RestorertError
-from restorert.networks.degradation_classifier import DegradationClassifier
-from restorert.pictures.files import MAX_PIXELS, Picture, read_image
+from restorert.pictures.files import MAX_PIXELS, read_image
 from restorert.pictures.padding import pad
-from restorert.pictures.pixels import to_unit_range
-from restorert.runtime.engine import is_out_of_memory
+from restorert.pictures.picture import Picture
+from restorert.pictures.pixels import to_unit_range, with_channels
 from restorert.spec import padded_size
+
+if TYPE_CHECKING:
+    from restorert.networks.degradation_classifier import DegradationClassifier
 
 
 def classify_picture(picture: Picture, classifier: DegradationClassifier) -> dict[str, float]:
-    """The probability of each degradation, in [0, 1], the likeliest first.
+    """The probability of each degradation, in [0, 1], the most likely first.
 
-    The picture is seen whole, padded as the encoder's runners pad it; grey is replicated to three
-    channels and alpha does not count.
+    The whole picture goes in, padded as an engine of the encoder pads it. Grey is replicated to
+    three channels; alpha is ignored.
 
     Raises:
         DeviceMemoryError: not enough memory for a picture of this size.
         RestorertError: scores that are not finite.
     """
-    pixels = picture.pixels
-    if pixels.shape[2] == 1:
-        pixels = np.repeat(pixels, 3, axis=2)
+    import torch
+
+    from restorert.runtime.engine import is_out_of_memory
+
+    rows, columns = picture.pixels.shape[:2]
     spec, smallest = classifier.encoder.spec, classifier.decoder.config.smallest
-    height, width = (padded_size(size, spec.size_multiple, smallest) for size in pixels.shape[:2])
+    height, width = (padded_size(size, spec.size_multiple, smallest) for size in (rows, columns))
     device = next(classifier.parameters()).device
     try:
-        image = torch.from_numpy(to_unit_range(pixels[None])).to(device)
+        planes = with_channels(to_unit_range(picture.pixels), 3)
+        image = torch.from_numpy(pad(planes[None], height, width, spec.padding_mode)).to(device)
         with torch.no_grad():
-            scores = classifier(pad(image, height, width, spec.padding_mode).contiguous())[0]
+            scores = classifier(image.contiguous())[0]
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise DeviceMemoryError(
-            f"not enough memory to classify {pixels.shape[1]}x{pixels.shape[0]} pixels; "
-            "crop the picture"
+            f"not enough memory to classify {columns}x{rows} pixels; crop the picture"
         ) from None
     if not scores.isfinite().all():
         raise RestorertError(f"{spec.name}'s classifier returned scores that are not finite")

@@ -1,28 +1,26 @@
-"""From a picture to the restored picture."""
+"""Restoring one picture."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Literal
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from restorert.pictures.files import MAX_PIXELS, Picture, check_target, read_image, write_image
-from restorert.pictures.grid import tile_grid
-from restorert.pictures.pixels import from_unit_range, to_unit_range
-from restorert.restore.protocol import Engine, run_engine
+from restorert.pictures.files import MAX_PIXELS, check_target, read_image, write_image
+from restorert.pictures.grid import Tile, tile_side
+from restorert.pictures.picture import Picture
+from restorert.pictures.pixels import from_unit_range, to_unit_range, with_channels
+from restorert.restore.protocol import Engine, memory_errors_of, run_engine
 from restorert.restore.tiles import restore_tiled
 
-__all__ = ["Engine", "restore_image", "restore_picture"]
 
-
-def restore_picture(
-    picture: Picture, engine: Engine, *, tile: Literal["auto"] | int | None = "auto"
-) -> Picture:
+def restore_picture(picture: Picture, engine: Engine, *, tile: Tile = "auto") -> Picture:
     """Restore a picture; alpha, profile, EXIF and resolution are kept as they are.
 
-    8-bit colour goes to the engine as uint8, which the engine rounds. 16 bits, grey and tiles go as
+    8-bit colour goes to the engine as uint8 and comes back rounded. 16 bits, grey and tiles go as
     float32 and are clamped and rounded once, here (``engine.spec.rounding``). Grey is replicated to
     three channels and the three results are averaged.
 
@@ -34,29 +32,26 @@ def restore_picture(
             picture as a whole.
 
     Raises:
-        InputError: a network that does not map three channels to three, or ``tile`` below 1.
+        InputError: the network does not map three channels to three; ``tile`` is not valid.
         RestorertError: the engine broke its protocol, or its result is not finite.
     """
-    side = engine.spec.tile if tile == "auto" else tile
     pixels = picture.pixels
-    height, width, channels = pixels.shape
-    tiled = side is not None and len(tile_grid(height, width, side)) > 1
-    if channels == 3 and tiled and side is not None:
-        restored = restore_tiled(pixels, engine, side)
-    elif channels == 3 and pixels.dtype == np.uint8:
+    grey = pixels.shape[2] == 1
+    side = tile_side(tile, engine.spec)
+    if side is not None and max(pixels.shape[:2]) <= side:
+        side = None
+    if side is None and not grey and pixels.dtype == np.uint8:
         restored = run_engine(engine, pixels[None])[0]
     else:
-        planes = to_unit_range(
-            np.repeat(pixels, 3, axis=2)[None] if channels == 1 else pixels[None]
-        )
-        if tiled and side is not None:
-            hwc = restore_tiled(planes[0].transpose(1, 2, 0), engine, side)
-            planes = hwc.transpose(2, 0, 1)[None]
+        planes: NDArray[Any] = with_channels(to_unit_range(pixels), 3)
+        if side is None:
+            planes = run_engine(engine, planes[None])[0]
         else:
-            planes = run_engine(engine, planes)
-        if channels == 1:
-            planes = planes.mean(axis=1, keepdims=True, dtype=np.float64)
-        restored = from_unit_range(planes, pixels.dtype, engine.spec.rounding)[0]
+            planes = restore_tiled(planes, engine, side)
+        if grey:
+            # Rounded to float32 first, as the engine returns whole pictures.
+            planes = np.asarray(planes, np.float32).mean(axis=0, keepdims=True, dtype=np.float64)
+        restored = from_unit_range(planes, pixels.dtype, engine.spec.rounding)
     return dataclasses.replace(picture, pixels=restored)
 
 
@@ -65,13 +60,20 @@ def restore_image(
     target: str | os.PathLike[str],
     engine: Engine,
     *,
-    tile: Literal["auto"] | int | None = "auto",
+    tile: Tile = "auto",
     quality: int = 95,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """Restore a picture file into another, or into itself: see `read_image`, `restore_picture` and
-    `write_image` for the arguments and errors. ``target`` is checked before the work begins.
+    """Restore a picture file into another, or into itself.
+
+    See `read_image`, `restore_picture` and `write_image` for the arguments and errors. ``target``
+    is checked before the work begins.
+
+    Raises:
+        DeviceMemoryError: not enough memory for this picture, on the device or the host.
     """
     picture = read_image(source, max_pixels=max_pixels)
     check_target(target, picture)
-    write_image(target, restore_picture(picture, engine, tile=tile), quality=quality)
+    with memory_errors_of(source):
+        restored = restore_picture(picture, engine, tile=tile)
+    write_image(target, restored, quality=quality)

@@ -1,18 +1,20 @@
-"""The engine as pictures and videos see it."""
+"""What restoring pictures and videos asks of an engine."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from restorert.errors import InputError, RestorertError, not_finite
+from restorert.errors import Cure, DeviceMemoryError, InputError, RestorertError, not_finite
 from restorert.spec import NetworkSpec
 
 
 class Engine(Protocol):
-    """What restores: any callable with the spec of its network.
+    """Any callable that restores frames and has the spec of its network.
 
     It takes [N, H, W, C] uint8 or [N, C, H, W] float32 in [0, 1], pads to the sizes its network
     needs and crops again, and returns the same kind and shape; floats need not be clamped.
@@ -27,11 +29,11 @@ class Engine(Protocol):
 
 
 def run_engine(engine: Engine, frames: NDArray[Any]) -> NDArray[Any]:
-    """``engine(frames)``, checked: a shape or dtype that changed, or values that are not finite.
+    """``engine(frames)``, with its result checked.
 
     Raises:
         InputError: the engine's network does not take the frames' channels.
-        RestorertError: the engine broke its protocol, or its result overflowed.
+        RestorertError: the result has another shape or dtype, or values that are not finite.
     """
     channels = frames.shape[3 if frames.dtype == np.uint8 else 1]
     spec = engine.spec
@@ -49,3 +51,14 @@ def run_engine(engine: Engine, frames: NDArray[Any]) -> NDArray[Any]:
     if restored.dtype == np.float32 and not np.isfinite(restored).all():
         raise not_finite(spec.name)
     return restored
+
+
+@contextlib.contextmanager
+def memory_errors_of(source: object) -> Iterator[None]:
+    """Turn a MemoryError into a DeviceMemoryError that names ``source`` and the cure."""
+    try:
+        yield
+    except MemoryError as error:
+        known = isinstance(error, DeviceMemoryError)
+        fact = error.args[0] if known else "not enough memory"
+        raise DeviceMemoryError(f"{source}: {fact}", Cure.TILES) from None

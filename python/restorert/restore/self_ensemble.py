@@ -1,4 +1,4 @@
-"""Geometric self-ensemble: the mean of what a network makes of a picture's mirror images."""
+"""Geometric self-ensemble: the mean of a network's results on mirrored and turned pictures."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from restorert.pictures.pixels import from_unit_range, to_unit_range
 from restorert.restore.protocol import Engine, run_engine
 from restorert.spec import NetworkSpec
 
-COUNTS = (1, 2, 4, 8)
-
 
 class SelfEnsemble:
     """An engine that runs another one on mirrored and turned pictures and averages the results.
 
     Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution" (EDSR, CVPRW
-    2017), section 3.4; what papers mark by a plus sign (EDSR+, SwinIR+). It costs ``count`` times
-    the time. It is for networks that were trained on mirrored and turned pictures, as those of this
+    2017), section 3.4; papers mark it by a plus sign (EDSR+, SwinIR+). It takes ``count`` times as
+    long. It is for networks that were trained on mirrored and turned pictures, as those of this
     package were.
 
     Args:
-        engine: see `restorert.restore.Engine`; an engine of one fixed size takes count 8 for square
-            pictures only, since the last four swap height and width.
+        engine: see `restorert.restore.Engine`; with an engine of one fixed size, count 8 works for
+            square pictures only, since four of its members swap height and width.
         count: 1, 2 (mirrored left to right), 4 (and top to bottom), or 8 (and transposed).
 
     Raises:
@@ -33,7 +31,7 @@ class SelfEnsemble:
     """
 
     def __init__(self, engine: Engine, count: int = 8) -> None:
-        if count not in COUNTS:
+        if count not in (1, 2, 4, 8):
             raise InputError(f"a self-ensemble has 1, 2, 4 or 8 members, not {count}")
         self.engine = engine
         self.count = count
@@ -48,21 +46,15 @@ class SelfEnsemble:
         planes = to_unit_range(frames) if frames.dtype == np.uint8 else frames
         total = np.zeros(planes.shape, np.float32)
         for member in range(self.count):
-            restored = run_engine(self.engine, np.ascontiguousarray(_turned(planes, member)))
-            total += _turned_back(restored, member)
+            axes = tuple(axis for bit, axis in ((1, -1), (2, -2)) if member & bit)
+            turned = np.flip(planes, axes)
+            if member & 4:
+                turned = turned.swapaxes(-1, -2)
+            restored = run_engine(self.engine, np.ascontiguousarray(turned))
+            if member & 4:
+                restored = restored.swapaxes(-1, -2)
+            total += np.flip(restored, axes)
         total /= self.count
         if frames.dtype == np.uint8:
             return from_unit_range(total, np.uint8, self.spec.rounding)
         return total.astype(frames.dtype)
-
-
-def _turned(planes: NDArray[Any], member: int) -> NDArray[Any]:
-    if member & 1:
-        planes = planes[..., ::-1]
-    if member & 2:
-        planes = planes[..., ::-1, :]
-    return planes.swapaxes(-1, -2) if member & 4 else planes
-
-
-def _turned_back(planes: NDArray[Any], member: int) -> NDArray[Any]:
-    return _turned(planes.swapaxes(-1, -2) if member & 4 else planes, member & 3)
