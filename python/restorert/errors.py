@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 
@@ -12,6 +13,7 @@ class Cure(Enum):
 
     BUILD = "build it again with build_engine_file"
     CALIBRATE = "quantize_network makes one"
+    FP32 = "use fp32, or limit= allows more"
     EXPORT = "export_onnx makes one"
     KEEP_LAYERS = 'keep_fp16="auto" keeps the layers that harm most in fp16, limit= allows more'
     OTHER_RUNNER = 'runner="auto" takes one that works here'
@@ -88,9 +90,11 @@ class QualityError(RestorertError):
 
     Attributes:
         calibration: the `CalibrationCache` that `quantize_network` refused, for another try.
+        saved: the file that it was written to, if any.
     """
 
     calibration: Any = None
+    saved: Path | None = None
 
 
 def not_finite(network: str) -> RestorertError:

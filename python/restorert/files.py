@@ -10,9 +10,16 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from restorert.errors import InputError
+from restorert.errors import InputError, RestorertError
 
-__all__ = ["check_output", "check_replaceable", "remove_remains", "replace_atomically", "sha256_of"]
+__all__ = [
+    "check_output",
+    "check_replaceable",
+    "remove_remains",
+    "replace_atomically",
+    "sha256_of",
+    "writing",
+]
 
 
 @contextlib.contextmanager
@@ -37,6 +44,22 @@ def replace_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(
+    path: str | os.PathLike[str], error: type[RestorertError] = InputError
+) -> Iterator[Path]:
+    """`replace_atomically` of a file that the user named: a failure is one line.
+
+    Raises:
+        RestorertError: ``error``; the file cannot be written.
+    """
+    try:
+        with replace_atomically(path) as temporary:
+            yield temporary
+    except OSError as cause:
+        raise error(f"cannot write {os.fspath(path)}: {cause.strerror or cause}") from None
 
 
 def check_replaceable(path: str | os.PathLike[str]) -> None:

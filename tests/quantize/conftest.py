@@ -9,6 +9,7 @@ from skimage import data
 
 import restorert as rr
 from restorert.quantize import Patches
+from restorert.quantize import quantize as module
 
 
 @pytest.fixture(scope="session")
@@ -22,11 +23,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         Image.fromarray(getattr(data, name)()).crop(box).save(folder / f"{name}.png")
     return folder
-
-
-@pytest.fixture(scope="session")
-def network() -> rr.networks.RestorationNetwork:
-    return rr.create_network("hinet", width=8, depth=3)
 
 
 @pytest.fixture(scope="session")
@@ -49,5 +45,5 @@ def exported_once(half_file: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     def copy(network: object, path: Path, **_: object) -> None:
         path.write_bytes(half_file.read_bytes())
 
-    monkeypatch.setattr(quantization, "export_onnx", copy)
+    monkeypatch.setattr(module, "export_onnx", copy)
     return copy

@@ -59,9 +59,12 @@ def test_edited(tmp_path: Path) -> None:
         ({"network": 3}, "network must be a string"),
         ({"method": "guess"}, "method must be one of minmax"),
         ({"patches": 1.5}, "patches must be a whole number"),
-        ({"patches": -1}, "patches must be a whole number"),
+        ({"patches": -1}, "patches must be a number >= 0"),
         ({"patches": True}, "patches must be a whole number"),
         ({"noise": "much"}, "noise must be a number"),
+        ({"noise": -1.0}, "noise must be a number >= 0"),
+        ({"noise": float("inf")}, "noise must be a number >= 0"),
+        ({"noise": float("nan")}, "noise must be a number >= 0"),
         ({"scales": []}, "scales must be a table"),
         ({"scales": {"x": 0}}, r"scales.x must be a number in \(0, 515.5\]"),
         ({"scales": {"x": 65504}}, "scales.x must be"),  # 127 of it are infinite in float16
@@ -76,7 +79,7 @@ def test_edited(tmp_path: Path) -> None:
         ({"corrections": {"x": "1e30 0"}}, "of magnitudes up to 65504"),
         ({"corrections": {"x": "-1e6"}}, "of magnitudes up to 65504"),
         ({"corrections": {"x": "one"}}, "corrections.x must be numbers"),
-        ({"surprise": 1}, "unknown key 'surprise'; expected network"),
+        ({"surprise": 1}, "unknown key 'surprise'; expected corrections, keep,"),
     ],
 )
 def test_hostile_values(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -79,7 +79,7 @@ def test_the_gate() -> None:
     with pytest.raises(QualityError, match=r"int8 is over its limit of 0.1 dB: drop 0.\d+") as e:
         check_quality(dark, "int8")
     assert "mean shift -2.5" in str(e.value)
-    assert "--keep-fp16 auto" in str(e.value)
+    assert 'keep_fp16="auto"' in str(e.value)
     assert "\n" not in str(e.value)
     check_quality(dark, "int8", 3.0)
     same = measure_quality([x], [x], [x * 0.9])

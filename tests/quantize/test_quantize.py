@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,9 +21,19 @@ from restorert.errors import (
     RunnerUnavailableError,
 )
 from restorert.export import read_metadata
-from restorert.quantize import METHODS, Patches, measure_quality
-from restorert.quantize.calibration import onnx_session, run
-from restorert.quantize.quantize import quality_of, reference_pictures
+from restorert.quantize import (
+    METHODS,
+    Patches,
+    QuantizationReport,
+    measure_quality,
+    quality_of,
+    read_calibration,
+)
+from restorert.quantize import quantize as module
+from restorert.quantize.bias_correction import correct_biases
+from restorert.quantize.measure import reference_pictures
+from restorert.quantize.qdq import insert_qdq
+from restorert.quantize.session import onnx_session, run
 
 Network = rr.networks.RestorationNetwork
 
@@ -35,11 +46,11 @@ def report(
     network: Network,
     patches: Patches,
     half_file: Path,
-) -> quantization.QuantizationReport:
+) -> QuantizationReport:
     path = tmp_path_factory.mktemp("int8") / "tiny.onnx"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            quantization,
+            module,
             "export_onnx",
             lambda _, path, **__: path.write_bytes(half_file.read_bytes()),
         )
@@ -54,7 +65,7 @@ def _residual_error(
 
 
 def test_the_file_is_close_to_float32(
-    report: quantization.QuantizationReport, network: Network, patches: Patches
+    report: QuantizationReport, network: Network, patches: Patches
 ) -> None:
     model = onnx.load(report.path)
     onnx.checker.check_model(model, full_check=True)
@@ -73,7 +84,7 @@ def test_the_file_is_close_to_float32(
     assert small.shape == (1, 3, 8, 12)
 
 
-def test_sensitivity_ranks_every_layer(report: quantization.QuantizationReport) -> None:
+def test_sensitivity_ranks_every_layer(report: QuantizationReport) -> None:
     assert set(report.sensitivity) == set(report.int8_layers)
     harms = list(report.sensitivity.values())
     assert harms == sorted(harms, reverse=True)
@@ -83,7 +94,7 @@ def test_sensitivity_ranks_every_layer(report: quantization.QuantizationReport) 
 
 
 def test_the_same_calibration_twice(
-    report: quantization.QuantizationReport, network: Network, patches: Patches, tmp_path: Path
+    report: QuantizationReport, network: Network, patches: Patches, tmp_path: Path
 ) -> None:
     again = rr.calibrate(network, patches)
     again.write(tmp_path / "a.json")
@@ -105,6 +116,47 @@ def test_the_same_calibration_twice(
             assert np.array_equal(found, expected), one.name
 
 
+def test_what_is_kept_beside_the_file(
+    network: Network, patches: Patches, report: QuantizationReport, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.onnx"
+    refused = tmp_path / "a.onnx.refused.json"
+
+    def quantize(**options: Any) -> None:
+        rr.quantize_network(network, path, patches, save_calibration=True, **options)
+
+    def stop(what: str, share: float) -> None:
+        if what == "correcting biases":  # the ranges are known
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize(progress=stop)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(QualityError) as error:
+        quantize(limit=1e-9)
+    assert error.value.saved == refused
+    assert [entry.name for entry in tmp_path.iterdir()] == [refused.name]
+    with pytest.raises(QualityError) as again:
+        quantize(limit=1e-9, calibration=read_calibration(refused))
+    assert again.value.saved is None
+    quantize(gate=False)
+    saved = tmp_path / "a.onnx.json"
+    assert saved.read_text() == refused.read_text() == report.calibration.to_json()
+    assert set(tmp_path.iterdir()) == {path, saved, refused}
+    assert path.read_bytes() == report.path.read_bytes()
+
+
+def test_a_report_is_what_a_user_wants_to_know(report: QuantizationReport) -> None:
+    first, kept, quality = str(report).splitlines()
+    layers = len(report.int8_layers)
+    assert first == (
+        f"hinet: {report.int8_share:.1%} of the multiply-accumulates in INT8, "
+        f"{layers} of {layers + len(report.kept)} layers"
+    )
+    assert kept.startswith(f"not in INT8, reads or writes a picture: {len(report.kept)} (")
+    assert quality == f"int8: {report.quality}"
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method(method: str, network: Network, patches: Patches, tmp_path: Path) -> None:
     report = rr.quantize_network(
@@ -124,13 +176,13 @@ def test_bias_correction_takes_off_the_mean(
     clipped = dataclasses.replace(
         calibration, scales={name: scale / 3 for name, scale in calibration.scales.items()}
     )
-    model = quantization._Model(network, "tensorrt", True, None)
+    model = module._Model(network, "tensorrt", True, None)
     chosen = model.chosen(model.default_kept)
-    corrections = quantization.correct_biases(model.wide, chosen, clipped.scales, patches.inputs)
+    corrections = correct_biases(model.wide, chosen, clipped.scales, patches.inputs)
     expected = reference_pictures(network, patches.inputs)
     shifts = []
     for found in ({}, corrections):
-        quantized = quantization.insert_qdq(model.wide, chosen, clipped.scales, found)
+        quantized = insert_qdq(model.wide, chosen, clipped.scales, found)
         pictures = run(onnx_session(quantized), patches.inputs)
         difference = np.stack(pictures).astype(float) - np.stack(expected)
         shifts.append(np.abs(difference.mean(axis=(0, 1, 3, 4))).max() * 255)
@@ -142,7 +194,7 @@ def test_bias_correction_takes_off_the_mean(
 def test_keep_fp16_auto_keeps_the_fewest(
     network: Network,
     patches: Patches,
-    report: quantization.QuantizationReport,
+    report: QuantizationReport,
     tmp_path: Path,
 ) -> None:
     assert report.quality is not None
@@ -173,7 +225,7 @@ def test_keep_fp16_auto_keeps_the_fewest(
 def test_layers_kept_by_name(
     network: Network,
     patches: Patches,
-    report: quantization.QuantizationReport,
+    report: QuantizationReport,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -194,20 +246,20 @@ def test_layers_kept_by_name(
             keep_fp16=[f"{name}x"],
         )
     # Before the pictures are looked at; and of no near name the first.
-    monkeypatch.setattr(quantization, "_calibrate", lambda *_: pytest.fail("calibrated"))
+    monkeypatch.setattr(module, "_calibrate", lambda *_: pytest.fail("calibrated"))
     with pytest.raises(InputError, match=r"no layer '###'; it has \S+, \S+, \S+, ...: \d+ layers"):
         rr.quantize_network(network, tmp_path / "a.onnx", patches, keep_fp16=["###"])
 
 
 def test_calibrations_of_others(
-    network: Network, report: quantization.QuantizationReport, tmp_path: Path
+    network: Network, report: QuantizationReport, tmp_path: Path
 ) -> None:
     own = report.calibration
     name = report.int8_layers[0]
     scales = dict(own.scales)
     scales.pop(next(iter(scales)))
     for change, message in (
-        ({"network": "srn-color"}, "is of srn-color, not of hinet; calibrate again"),
+        ({"network": "srn-color"}, "is of srn-color, not of hinet; quantize_network makes one"),
         ({"weights_sha256": "00"}, "is of other weights"),
         ({"scales": scales}, "has no scale of"),
         ({"corrections": {name: np.zeros(3)}}, f"corrects 3 channels of {name!r}"),
@@ -228,14 +280,14 @@ def test_calibrations_of_others(
 
 def test_another_network_is_refused_before_the_export(
     network: Network,
-    report: quantization.QuantizationReport,
+    report: QuantizationReport,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(quantization, "_Model", lambda *_: pytest.fail("exported"))
+    monkeypatch.setattr(module, "_Model", lambda *_: pytest.fail("exported"))
     for change in ({"network": "srn-color"}, {"weights_sha256": "00"}):
         other = dataclasses.replace(report.calibration, **change)  # type: ignore[arg-type]
-        with pytest.raises(CalibrationError, match="calibrate again"):
+        with pytest.raises(CalibrationError, match="quantize_network makes one"):
             rr.quantize_network(network, tmp_path / "a.onnx", calibration=other)
 
 
@@ -251,9 +303,9 @@ def test_arguments(network: Network, patches: Patches, tmp_path: Path) -> None:
         rr.quantize_network(network, path, patches, limit=float("nan"))
     with pytest.raises(InputError, match="no patches"):
         rr.calibrate(network, Patches((), None, {}))
-    with pytest.raises(InputError, match="becomes int8 by calibration: restorert calibrate"):
+    with pytest.raises(InputError, match="int8 needs an ONNX file calibrated on pictures"):
         rr.export_onnx(network, path, precision="int8")
-    with pytest.raises(InputError, match="built from a calibrated ONNX file"):
+    with pytest.raises(InputError, match="an int8 engine is built from a calibrated ONNX file"):
         rr.build_engine(network, precision="int8", runner="openvino")
 
 
@@ -268,7 +320,7 @@ def test_half_precisions(
 
 
 def test_openvino_runs_it_in_int8(
-    report: quantization.QuantizationReport, network: Network, patches: Patches, tmp_path: Path
+    report: QuantizationReport, network: Network, patches: Patches, tmp_path: Path
 ) -> None:
     pytest.importorskip("openvino")
     path = rr.build_engine_file(
@@ -288,18 +340,18 @@ def test_openvino_runs_it_in_int8(
     found = [engine(x) for x in patches.inputs]
     # measured: 0.0222; a sign lost in a concatenation gave 0.5
     assert _residual_error(found, network, patches.inputs) < 0.04
-    with pytest.raises(InputError, match=r"is int8; an engine of fp16 on openvino needs one exp"):
+    with pytest.raises(InputError, match=r"is int8; an engine of fp16 on openvino needs one of "):
         rr.build_engine_file(report.path, precision="fp16", runner="openvino")
 
 
 def test_an_int8_engine_of_another_file(half_file: Path) -> None:
-    with pytest.raises(InputError, match=r"is fp16; .* needs one made by restorert calibrate"):
+    with pytest.raises(
+        InputError, match=r"is fp16; .* needs one of int8; quantize_network makes one"
+    ):
         rr.build_engine_file(half_file, precision="int8", runner="openvino")
 
 
-def test_tensorrt_rtx_has_int8_convolutions(
-    report: quantization.QuantizationReport, tmp_path: Path
-) -> None:
+def test_tensorrt_rtx_has_int8_convolutions(report: QuantizationReport, tmp_path: Path) -> None:
     try:
         path = rr.build_engine_file(
             report.path,

@@ -1,11 +1,16 @@
-"""Exported files in the cache: written once, and again where anything about them has changed."""
+"""ONNX files in the cache: what makes one stale, and where a quantised one lies."""
 
 from __future__ import annotations
 
+import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 import restorert as rr
@@ -14,8 +19,11 @@ from restorert.backends import Backend
 from restorert.engine import EngineCache
 from restorert.engine.request import BuildRequest, Built
 from restorert.export import OnnxFile, onnx_file
-from restorert.runtime import onnx_cache
-from restorert.runtime.onnx_cache import cached_onnx
+from restorert.export.onnx_file import set_metadata
+from restorert.quantize import CalibrationCache, Patches
+from restorert.runtime import onnx_cache as module
+
+Network = rr.networks.RestorationNetwork
 
 
 def test_a_damaged_file_is_exported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,11 +33,11 @@ def test_a_damaged_file_is_exported_again(tmp_path: Path, monkeypatch: pytest.Mo
         exports.append(path)
         rr.export_onnx(network, path, **arguments)
 
-    monkeypatch.setattr(onnx_cache, "export_onnx", export)
+    monkeypatch.setattr(module, "export_onnx", export)
     net = rr.create_network("hinet", width=2, depth=2)
 
     def cached() -> OnnxFile:
-        return cached_onnx(
+        return module.cached_onnx(
             net, "fp32", EngineCache(tmp_path), weights_sha256="weights", runner="openvino"
         )
 
@@ -46,6 +54,82 @@ def test_a_damaged_file_is_exported_again(tmp_path: Path, monkeypatch: pytest.Mo
     for damaged in (b"", b"[]", b'{"sha256": 3}'):
         record.write_bytes(damaged)
         assert cached() == first
+
+
+def test_all_code_that_writes_a_file_is_in_the_fingerprint() -> None:
+    script = (
+        "import sys, restorert.quantize.quantize, restorert.export.onnx_export\n"
+        "for name, module in sys.modules.items():\n"
+        "    if name.split('.')[0] == 'restorert': print(module.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = {Path(line) for line in done.stdout.splitlines()}
+    assert len(loaded) > 40
+    assert not {path for path in loaded if path.suffix == ".py"} - set(module.exporter_sources())
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The arguments of each call of `quantize_network`, which writes an empty model."""
+    calls: list[dict[str, Any]] = []
+
+    def write(network: Network, path: Path, **arguments: Any) -> None:
+        calls.append(arguments)
+        model = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+        set_metadata(model, {"network": network.spec.name})
+        onnx.save(model, path)
+
+    monkeypatch.setattr(module, "quantize_network", write)
+    return calls
+
+
+def test_another_calibration_is_another_file(
+    network: Network, written: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    own = CalibrationCache(
+        "hinet", "ab", "mse", 1, {}, {"x": 0.5}, corrections={"a": np.ones(2, np.float32)}
+    )
+    cache = EngineCache(tmp_path)
+    paths = [
+        module.cached_onnx(
+            network, "int8", cache, weights_sha256="ab", runner="openvino", calibration=calibration
+        ).path
+        for calibration in (
+            own,
+            dataclasses.replace(own),
+            dataclasses.replace(own, scales={"x": 0.25}),
+            dataclasses.replace(own, keep={"a": "asked for"}),
+            dataclasses.replace(own, corrections={"a": np.zeros(2, np.float32)}),
+        )
+    ]
+    assert paths[0] == paths[1]
+    assert len(set(paths)) == len(written) == 4
+
+
+def test_where_a_quantised_file_lies(network: Network, tmp_path: Path) -> None:
+    x = np.zeros((1, 3, 4, 4), np.float32)
+    own = Patches((x,), None, {"a.png": "ab"})
+    other = rr.create_network("hinet", width=8, depth=3, seed=1)
+    calls: list[tuple[Network, Patches, dict[str, Any]]] = [
+        (network, own, {}),
+        (network, dataclasses.replace(own, pictures={"renamed.png": "ab"}), {}),
+        (network, dataclasses.replace(own, pictures={"a.png": "cd"}), {}),
+        (network, dataclasses.replace(own, inputs=(x, x)), {}),
+        (network, dataclasses.replace(own, noise=25.0), {}),
+        (network, own, {"keep_fp16": ["a"]}),
+        (network, own, {"runner": "openvino"}),
+        (other, own, {}),
+    ]
+    paths = [
+        module.calibrated_path(net, patches, cache=EngineCache(tmp_path / "new"), **arguments)
+        for net, patches, arguments in calls
+    ]
+    assert paths[0] == paths[1]
+    assert len(set(paths)) == len(calls) - 1
+    assert {path.parent for path in paths} == {tmp_path / "new"}
+    assert paths[0].parent.is_dir()
 
 
 @pytest.mark.parametrize("form", ["network", "path"])
@@ -67,7 +151,7 @@ def test_a_build_reads_its_onnx_file_once(
         return call
 
     monkeypatch.setattr(onnx_file, "sha256_of", counted("hash", onnx_file.sha256_of))
-    monkeypatch.setattr(onnx_cache, "sha256_of", counted("hash", onnx_cache.sha256_of))
+    monkeypatch.setattr(module, "sha256_of", counted("hash", module.sha256_of))
     monkeypatch.setattr(onnx_file, "_load", counted("parse", onnx_file._load))
     monkeypatch.setattr(backends, "BACKENDS", [Copies()])
     given = network if form == "network" else tiny_onnx("fp32")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restorert.errors import Cure, InputError
-from restorert.files import replace_atomically, sha256_of
+from restorert.files import sha256_of, writing
 from restorert.networks import list_networks, network_spec
 from restorert.spec import NetworkConfig, NetworkSpec
 
@@ -27,12 +27,9 @@ def write_model(model: onnx.ModelProto, target: Path) -> None:
     """
     import onnx
 
-    try:
-        onnx.checker.check_model(model)
-        with replace_atomically(target) as temporary:
-            temporary.write_bytes(model.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise InputError(f"cannot write {target}: {error.strerror or error}") from None
+    onnx.checker.check_model(model)
+    with writing(target) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,9 +146,6 @@ def inline_functions(path: str | os.PathLike[str], target: str | os.PathLike[str
     import onnx.inliner
 
     model = onnx.inliner.inline_local_functions(_load(path))
-    try:
-        with replace_atomically(target) as temporary:
-            temporary.write_bytes(model.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise InputError(f"cannot write {os.fspath(target)}: {error.strerror or error}") from None
+    with writing(target) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
     return Path(target)

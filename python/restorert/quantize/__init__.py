@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from restorert.precision import DROP_LIMITS
-from restorert.quantize.calibration import METHODS, Histogram, Patches
 from restorert.quantize.calibration_file import (
     CalibrationCache,
     read_calibration,
     shipped_calibration,
 )
-from restorert.quantize.measure import Quality, check_quality, measure_quality, ssim
-from restorert.quantize.patches import read_patches
+from restorert.quantize.histogram import METHODS, Histogram
+from restorert.quantize.measure import (
+    Quality,
+    check_quality,
+    measure_quality,
+    quality_of,
+    ssim,
+)
+from restorert.quantize.patches import Patches, read_patches
 from restorert.quantize.quantize import QuantizationReport, calibrate, quantize_network
 
 __all__ = [
@@ -24,6 +30,7 @@ __all__ = [
     "calibrate",
     "check_quality",
     "measure_quality",
+    "quality_of",
     "quantize_network",
     "read_calibration",
     "read_patches",

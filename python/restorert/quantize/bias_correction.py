@@ -1,22 +1,23 @@
 """Bias correction: what quantisation adds to the mean of a layer's result is taken off its bias.
 
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (ICCV 2019),
-section 4.2, in its empirical form. The layers are corrected in the order in which they run, each on
-what the corrected layers before it give; all of them in one pass, because the model itself does it.
+section 4.2, in its empirical form. Each layer is corrected on the results of the corrected layers
+before it. One pass is enough for all of them, because the model corrects itself as it runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from restorert.export import INPUT_NAME
-from restorert.progress import Progress
-from restorert.quantize.calibration import onnx_session
+from restorert.progress import Progress, counted
+from restorert.quantize.graph import Editor
 from restorert.quantize.qdq import Layer, insert_qdq
+from restorert.quantize.session import onnx_session
 
 if TYPE_CHECKING:
     import onnx
@@ -34,78 +35,50 @@ def correct_biases(
     """What to add to the bias of each convolution in ``layers``.
 
     Args:
-        wide: see `restorert.quantize.qdq.widen`.
+        wide: see `restorert.quantize.graph.widen`.
         layers: those that are quantised.
         scales: see `insert_qdq`.
-        inputs: [1, C, H, W] each. On each the mean of every channel is made equal to that of the
+        inputs: [1, C, H, W] each. On each, the mean of every channel is made equal to that of the
             float32 model; the corrections are averaged.
         progress: called with what is being done and the share done.
 
     Returns:
         Layer's name -> [channels].
     """
-    import onnx
     from onnx import TensorProto, helper
 
     chosen = [layer for layer in layers if layer.op in _CORRECTED]
     if not chosen or not inputs:
         return {}
-    reference = onnx.ModelProto.FromString(wide.SerializeToString())
-    simulated = insert_qdq(wide, layers, scales)
-    by_output = {layer.output: index for index, layer in enumerate(chosen)}
-    axes = helper.make_tensor("calibrated_axes", TensorProto.INT64, [3], [0, 2, 3])
-    for model in (reference, simulated):
-        model.graph.initializer.append(axes)
-        del model.graph.output[:]
-    for index, layer in enumerate(chosen):
-        reference.graph.node.append(
-            helper.make_node("ReduceMean", [layer.output, axes.name], [f"calibrated_mean_{index}"])
-        )
-        reference.graph.output.append(
-            helper.make_empty_tensor_value_info(f"calibrated_mean_{index}")
-        )
-    nodes = []
-    for original in simulated.graph.node:
-        node = onnx.NodeProto.FromString(original.SerializeToString())
-        nodes.append(node)
-        index = by_output.get(node.output[0], -1)
-        if index < 0:
+    reference, simulated = Editor(wide), Editor(insert_qdq(wide, layers, scales))
+    for edit in (reference, simulated):
+        axes = edit.constant("calibrated_axes", np.array([0, 2, 3], np.int64))
+        del edit.graph.output[:]
+    means = [f"calibrated_mean_{index}" for index in range(len(chosen))]
+    mean_of = {layer.output: mean for layer, mean in zip(chosen, means, strict=True)}
+    for layer, mean in zip(chosen, means, strict=True):
+        reference.tap("ReduceMean", [layer.output, axes], mean)
+        shape = [1, layer.out_channels, 1, 1]
+        value = helper.make_tensor_value_info(mean, TensorProto.FLOAT, shape)
+        simulated.graph.input.append(value)
+    for node in simulated.rebuild():
+        result = node.output[0]
+        if result not in mean_of:
+            simulated.put(node)
             continue
-        result, raw = node.output[0], f"calibrated_raw_{index}"
-        node.output[0] = raw
-        channels = chosen[index].out_channels
-        simulated.graph.input.append(
-            helper.make_tensor_value_info(
-                f"calibrated_mean_{index}", TensorProto.FLOAT, [1, channels, 1, 1]
-            )
-        )
-        nodes += [
-            helper.make_node("ReduceMean", [raw, axes.name], [f"calibrated_own_{index}"]),
-            helper.make_node(
-                "Sub",
-                [f"calibrated_mean_{index}", f"calibrated_own_{index}"],
-                [f"calibrated_correction_{index}"],
-            ),
-            helper.make_node("Add", [raw, f"calibrated_correction_{index}"], [result]),
-        ]
-        simulated.graph.output.append(
-            helper.make_empty_tensor_value_info(f"calibrated_correction_{index}")
-        )
-    del simulated.graph.node[:]
-    simulated.graph.node.extend(nodes)
-    sessions = onnx_session(reference), onnx_session(simulated)
-    totals: list[NDArray[Any]] = [np.zeros(layer.out_channels) for layer in chosen]
-    for done, x in enumerate(inputs):
-        if progress:
-            progress("correcting biases", done / len(inputs))
-        means = sessions[0].run(None, {INPUT_NAME: x})
-        feeds = {f"calibrated_mean_{index}": mean for index, mean in enumerate(means)}
-        for total, found in zip(
-            totals, sessions[1].run(None, {INPUT_NAME: x, **feeds}), strict=True
-        ):
-            total += found.reshape(-1)
-    if progress:
-        progress("correcting biases", 1.0)
+        mean = mean_of[result]
+        raw = node.output[0] = f"{mean}_raw"
+        simulated.put(node)
+        own = simulated.add("ReduceMean", [raw, axes], f"{mean}_own")
+        correction = simulated.tap("Sub", [mean, own], f"{mean}_correction")
+        simulated.add("Add", [raw, correction], result)
+    sessions = onnx_session(reference.model), onnx_session(simulated.model)
+    totals = [np.zeros(layer.out_channels) for layer in chosen]
+    for x in counted(inputs, "correcting biases", progress):
+        expected = sessions[0].run(None, {INPUT_NAME: x})
+        found = sessions[1].run(None, {INPUT_NAME: x, **dict(zip(means, expected, strict=True))})
+        for total, correction in zip(totals, found, strict=True):
+            total += correction.reshape(-1)
     return {
         layer.name: (total / len(inputs)).astype(np.float32)
         for layer, total in zip(chosen, totals, strict=True)

@@ -13,32 +13,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restorert.errors import CalibrationError, printable
-from restorert.files import replace_atomically
+from restorert.errors import CalibrationError, Cure, InputError, printable
+from restorert.files import writing
 from restorert.networks import RestorationNetwork
-from restorert.quantize.calibration import METHODS
+from restorert.quantize.histogram import METHODS
+from restorert.quantize.qdq import LARGEST
+from restorert.record import check_value, read_record
 from restorert.weights import shipped_calibrations, weights_hash
 
 FORMAT = 1
+LARGEST_SCALE = 515.5
+"""float16's largest whose 127 steps are within `LARGEST`."""
+
 _MOST_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class CalibrationCache:
-    """Scales of a network's activations and all that they depend on.
+    """Scales of a network's activations, and everything that they depend on.
 
-    The file may be edited: another scale, or a layer more in ``keep``.
+    Its file may be edited by hand: another scale, or one more layer in ``keep``.
 
     Attributes:
         network: its name.
         weights_sha256: of the network that was calibrated; another one needs its own calibration.
         method: of the ranges, see `Histogram.range`.
         patches: how many were observed.
-        pictures: file name -> hex SHA-256 of the pictures that they are from.
-        noise: added to them, standard deviation in levels of 255.
-        scales: tensor -> what one step of its int8 form is worth, > 0. 127 steps each way.
+        pictures: file name -> hex SHA-256 of each picture that they are from.
+        noise: standard deviation of the noise added to them, in levels of 255.
+        scales: tensor -> what one step of its int8 form is worth, in (0, 515.5].
         keep: layer -> why it is not in INT8.
-        corrections: layer -> what is added to its bias, a number a channel.
+        corrections: layer -> what is added to its bias, [channels].
     """
 
     network: str
@@ -51,34 +56,31 @@ class CalibrationCache:
     keep: dict[str, str] = field(default_factory=dict)
     corrections: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
+    def to_json(self) -> str:
+        """The text of the file: a scale a line and a layer's corrections a line."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values["corrections"] = {
+            name: " ".join(f"{float(v):.6g}" for v in channels)
+            for name, channels in self.corrections.items()
+        }
+        return json.dumps({"format": FORMAT, **values}, indent=1, sort_keys=True) + "\n"
+
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON, atomically.
 
         Raises:
             CalibrationError: the file cannot be written.
         """
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        # On one line a layer: a difference of two files shows which layers changed.
-        values["corrections"] = {
-            name: " ".join(f"{float(v):.6g}" for v in channels)
-            for name, channels in self.corrections.items()
-        }
-        text = json.dumps({"format": FORMAT, **values}, indent=1, sort_keys=True) + "\n"
-        try:
-            with replace_atomically(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise CalibrationError(
-                f"cannot write {os.fspath(path)}: {error.strerror or error}"
-            ) from None
+        with writing(path, CalibrationError) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
 
 
 def read_calibration(path: str | os.PathLike[str]) -> CalibrationCache:
     """Read a calibration cache.
 
     Raises:
-        CalibrationError: unreadable, not JSON, of another format, or a value that cannot be; the
-            message names the file and the key.
+        CalibrationError: the file cannot be read, is not JSON or of another format, or holds a
+            value out of range; the message names the file and the key.
     """
     name = os.fspath(path)
     try:
@@ -90,68 +92,60 @@ def read_calibration(path: str | os.PathLike[str]) -> CalibrationCache:
             f"cannot read calibration cache {name}: {error.strerror or error}"
         ) from None
     except (ValueError, RecursionError):
-        raise CalibrationError(f"{name} is not valid JSON; calibrate again") from None
-    if not isinstance(raw, dict) or type(raw.get("format")) is not int or raw["format"] != FORMAT:
-        found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
+        raise CalibrationError(f"{name} is not valid JSON", Cure.CALIBRATE) from None
+    found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
+    if type(found) is not int or found != FORMAT:
         raise CalibrationError(
-            f"{name} has format {printable(repr(found)[:40])}, this version reads {FORMAT}; "
-            "calibrate again"
+            f"{name} has format {printable(repr(found)[:40])}, this version reads {FORMAT}",
+            Cure.CALIBRATE,
         )
+    try:
+        values = read_record(
+            CalibrationCache,
+            raw,
+            converters={"scales": _scales, "corrections": _corrections},
+            ignore=("format",),
+        )
+        if values["method"] not in METHODS:
+            raise InputError(f"method must be one of {', '.join(METHODS)}")
+        for key in ("patches", "noise"):
+            if not 0 <= values.get(key, 0) < math.inf:
+                raise InputError(f"{key} must be a number >= 0")
+    except InputError as error:
+        raise CalibrationError(f"{name}: {error}") from None
+    # Errors quote these texts.
+    for key in ("network", "weights_sha256"):
+        values[key] = printable(values[key])
+    values["keep"] = {item: printable(why) for item, why in values.get("keep", {}).items()}
+    return CalibrationCache(**values)
 
-    def refuse(key: str, expected: str) -> CalibrationError:
-        return CalibrationError(f"{name}: {printable(key[:100])} must be {expected}")
 
-    known = {f.name: f for f in dataclasses.fields(CalibrationCache)}
-    for key in raw:
-        if key != "format" and key not in known:
-            raise CalibrationError(
-                f"{name}: unknown key {printable(repr(key)[:60])}; expected {', '.join(known)}"
-            )
-    for key in ("network", "weights_sha256", "method"):
-        if not isinstance(raw.get(key), str):
-            raise refuse(key, "a string")
-    if raw["method"] not in METHODS:
-        raise refuse("method", f"one of {', '.join(METHODS)}")
-    if not _is_number(raw.get("patches")) or raw["patches"] != int(raw["patches"]):
-        raise refuse("patches", "a whole number")
-    if not _is_number(raw.get("noise", 0.0)):
-        raise refuse("noise", "a number >= 0")
-    for key in ("pictures", "scales", "keep", "corrections"):
-        if not isinstance(raw.get(key, {}), dict):
-            raise refuse(key, "a table")
-    for key in ("pictures", "keep", "corrections"):
-        for item, value in raw.get(key, {}).items():
-            if not isinstance(value, str):
-                raise refuse(f"{key}.{item}", "a string")
-    scales = raw.get("scales", {})
-    for item, value in scales.items():
-        if not _is_number(value) or not 0 < value <= LARGEST_SCALE:
-            raise refuse(f"scales.{item}", f"a number in (0, {LARGEST_SCALE:g}]")
-    corrections = {}
-    for item, text in raw.get("corrections", {}).items():
+def _scales(raw: object) -> dict[str, float]:
+    check_value(raw, dict[str, float], "scales")
+    assert isinstance(raw, dict)
+    for item, value in raw.items():
+        if not 0 < value <= LARGEST_SCALE:
+            key = printable(item[:100])
+            raise InputError(f"scales.{key} must be a number in (0, {LARGEST_SCALE:g}]")
+    return {item: float(value) for item, value in raw.items()}
+
+
+def _corrections(raw: object) -> dict[str, NDArray[np.float32]]:
+    check_value(raw, dict[str, str], "corrections")
+    assert isinstance(raw, dict)
+    found = {}
+    for item, text in raw.items():
         try:
             channels = np.array([float(v) for v in text.split()])
         except ValueError:
             channels = np.array([np.nan])
         if not (np.abs(channels) <= LARGEST).all():
-            expected = f"numbers between spaces, of magnitudes up to {LARGEST:g}"
-            raise refuse(f"corrections.{item}", expected)
-        corrections[item] = channels.astype(np.float32)
-    return CalibrationCache(
-        network=printable(raw["network"]),
-        weights_sha256=printable(raw["weights_sha256"]),
-        method=raw["method"],
-        patches=int(raw["patches"]),
-        pictures=raw.get("pictures", {}),
-        scales={item: float(value) for item, value in scales.items()},
-        noise=float(raw.get("noise", 0.0)),
-        keep={item: printable(reason) for item, reason in raw.get("keep", {}).items()},
-        corrections=corrections,
-    )
-
-
-LARGEST = 65504.0  # float16's
-LARGEST_SCALE = 515.5  # the largest of float16 whose 127 steps are within LARGEST
+            raise InputError(
+                f"corrections.{printable(item[:100])} must be numbers between spaces, "
+                f"of magnitudes up to {LARGEST:g}"
+            )
+        found[item] = channels.astype(np.float32)
+    return found
 
 
 def shipped_calibration(network: RestorationNetwork) -> CalibrationCache | None:
@@ -161,13 +155,3 @@ def shipped_calibration(network: RestorationNetwork) -> CalibrationCache | None:
         return None
     calibration = read_calibration(path)
     return calibration if calibration.weights_sha256 == weights_hash(network) else None
-
-
-def _is_number(value: object) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and abs(value) < 1e30
-        and math.isfinite(value)
-        and value >= 0
-    )

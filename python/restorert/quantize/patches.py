@@ -1,9 +1,10 @@
-"""Patches of pictures, as the runner feeds them: what calibration and the quality gate look at."""
+"""Patches of pictures as engines get them: what calibration and the quality gate look at."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,37 @@ from restorert.files import sha256_of
 from restorert.pictures.files import FORMATS, read_image
 from restorert.pictures.grid import Box, tile_grid
 from restorert.pictures.padding import pad
-from restorert.quantize.calibration import Patches
-from restorert.spec import NetworkSpec, padded_size
+from restorert.pictures.pixels import to_unit_range
+from restorert.spec import NetworkSpec
 
 PATCH = 256
-"""Side in pixels of patches of networks that their authors test on whole pictures."""
+"""Side in pixels of the patches for networks that their authors test on whole pictures."""
+
+
+@dataclass(frozen=True)
+class Patches:
+    """What the network is given for calibration, and what it should make of it.
+
+    Attributes:
+        inputs: [1, C, H, W] float32 in [0, 1], H and W in the network's multiples.
+        references: the same without noise where noise was added, else None.
+        pictures: file name -> hex SHA-256 of each picture that the patches are from.
+        noise: standard deviation of the noise that was added, in levels of 255.
+    """
+
+    inputs: tuple[NDArray[np.float32], ...]
+    references: tuple[NDArray[np.float32], ...] | None
+    pictures: dict[str, str]
+    noise: float = 0.0
+
+    def spread(self, most: int) -> Patches:
+        """At most ``most`` of the patches, evenly spread over them."""
+        count = min(most, len(self.inputs))
+        chosen = [i * len(self.inputs) // count for i in range(count)]
+        inputs = tuple(self.inputs[i] for i in chosen)
+        if self.references is None:
+            return replace(self, inputs=inputs)
+        return replace(self, inputs=inputs, references=tuple(self.references[i] for i in chosen))
 
 
 def picture_files(images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -47,35 +74,35 @@ def read_patches(
     size: int | None = None,
     noise: float = 0.0,
 ) -> Patches:
-    """Choose patches of pictures, padded as the runner pads them.
+    """Choose patches of pictures, padded as engines pad them.
 
-    Which patches depends on the pictures' content and ``count`` alone: not on names, on the
-    folder's order, or on the time. They are spread evenly over the pictures, and over each picture.
+    The choice depends on the pictures' content and ``count`` alone, not on file names or their
+    order. The patches are spread evenly over the pictures, and over each picture.
 
     Args:
         images: a folder, a picture, or several pictures.
         spec: of the network: its tile, size multiple and padding.
-        count: of patches, >= 1; fewer where the pictures have fewer crops.
-        size: side of a patch in pixels; None is the network's tile, else `PATCH`.
-        noise: standard deviation of Gaussian noise to add, in levels of 255, for networks that
+        count: number of patches, >= 1; fewer where the pictures have fewer crops.
+        size: side of a patch in pixels, >= 1; None is the network's tile, else `PATCH`.
+        noise: standard deviation of the Gaussian noise to add, in levels of 255, for networks that
             remove it; the pictures are then the references.
 
     Raises:
         InputError: no pictures, or a count, size or noise out of range.
-        PictureError: a file that is no picture.
+        PictureError: a file that is not a picture.
     """
     side = size if size is not None else spec.tile or PATCH
     if count < 1 or side < 1 or not 0 <= noise <= 255:
         raise InputError("calibration needs count >= 1, size >= 1 and noise in [0, 255]")
     files = sorted((sha256_of_picture(path), path) for path in picture_files(images))
-    chosen: list[tuple[int, int, Box]] = []  # round, picture, crop
+    chosen: list[tuple[int, int, Box]] = []  # turn, picture, crop
     for index, (digest, path) in enumerate(files):
         height, width = read_image(path).pixels.shape[:2]
         boxes = tile_grid(height, width, side)
         order = np.random.default_rng(int(digest[:16], 16)).permutation(len(boxes))
         chosen += [(turn, index, boxes[i]) for turn, i in enumerate(order[:count])]
     chosen = sorted(chosen)[:count]
-    # Decoded again, since all pictures of a folder at once may be more than memory holds.
+    # Decoded again, one by one: all pictures of a folder at once may not fit into memory.
     crops: dict[tuple[int, int, Box], NDArray[np.float32]] = {}
     for picture in sorted({index for _, index, _ in chosen}):
         planes = _planes(read_image(files[picture][1]).pixels, spec.in_channels)
@@ -108,14 +135,13 @@ def sha256_of_picture(path: Path) -> str:
 
 
 def _planes(pixels: NDArray[Any], channels: int) -> NDArray[np.float32]:
-    """[H, W, C] integers -> [channels, H, W] in [0, 1]; grey is their mean, more repeat them."""
-    planes = pixels.transpose(2, 0, 1).astype(np.float32) / np.iinfo(pixels.dtype).max
+    """[H, W, C] integers -> [channels, H, W] in [0, 1]; one channel is their mean."""
+    (planes,) = to_unit_range(pixels[None])
     if channels == 1:
         planes = planes.mean(axis=0, keepdims=True)
     return planes[np.arange(channels) % planes.shape[0]]
 
 
 def _padded(crop: NDArray[np.float32], spec: NetworkSpec) -> NDArray[np.float32]:
-    rows, columns = (padded_size(size, spec.size_multiple) for size in crop.shape[1:])
-    padded: NDArray[np.float32] = pad(crop[None], rows, columns, spec.padding_mode)
-    return np.ascontiguousarray(padded)
+    rows, columns = spec.shape_for(*crop.shape[1:])[2:]
+    return np.ascontiguousarray(pad(crop[None], rows, columns, spec.padding_mode))

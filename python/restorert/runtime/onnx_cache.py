@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,15 @@ from restorert.networks import RestorationNetwork
 from restorert.quantize import CalibrationCache, Patches, quantize_network
 from restorert.weights import weights_hash
 
-# The rooms whose code decides what stands in an exported file; the modules beside them, too.
+# The rooms whose code decides what stands in an exported file; so do the modules beside them.
 _WRITERS = ("export", "networks", "ops", "pictures", "quantize", "weights")
+
+
+def exporter_sources() -> list[Path]:
+    """The modules of the package that decide what stands in an exported file."""
+    package = Path(restorert.__file__).parent
+    rooms = [package.glob("*.py"), *((package / room).rglob("*.py") for room in _WRITERS)]
+    return sorted(itertools.chain(*rooms))
 
 
 @functools.cache
@@ -30,9 +38,7 @@ def exporter_fingerprint() -> str:
     """Changes whenever an exported file could: our own code and the exporters' versions."""
     versions = (restorert.__version__, torch.__version__, onnx.__version__, onnxscript.__version__)
     digest = hashlib.sha256(" ".join(versions).encode())
-    package = Path(restorert.__file__).parent
-    rooms = [package, *(package / room for room in _WRITERS)]
-    for source in sorted(source for room in rooms for source in room.glob("*.py")):
+    for source in exporter_sources():
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
     return digest.hexdigest()
 
@@ -67,9 +73,8 @@ def cached_onnx(
         form = network.deploy(runner) if deploy else network
         facts["deployed"] = form.deployed
     else:
-        content = json.dumps([calibration.scales, calibration.keep], sort_keys=True)
         facts["deploy"] = deploy
-        facts["calibration"] = hashlib.sha256(content.encode()).hexdigest()
+        facts["calibration"] = hashlib.sha256(calibration.to_json().encode()).hexdigest()
     path = cache.path(f"{network.spec.name}-{precision}", facts, ".onnx")
     record = path.with_name(f"{path.name}.json")
     found: list[OnnxFile] = []

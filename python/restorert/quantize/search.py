@@ -1,0 +1,110 @@
+"""The layers that INT8 harms most, and how few of them must stay in float16."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restorert.networks import RestorationNetwork
+from restorert.progress import Progress, counted
+from restorert.quantize.measure import Quality, compare, reference_pictures
+from restorert.quantize.patches import Patches
+from restorert.quantize.qdq import Layer, Quantizer
+from restorert.quantize.session import onnx_session, run
+
+if TYPE_CHECKING:
+    import onnx
+
+Sensitivity = dict[str, float]
+"""Layer -> error of the residual where that layer alone is in INT8, largest first."""
+
+_SWITCHES = "quantized"
+
+
+class Search:
+    """Measures choices of layers to run in INT8, on patches.
+
+    Args:
+        wide: see `restorert.quantize.graph.widen`.
+        layers: of the model, to choose from.
+        scales, corrections: see `Quantizer`.
+        network: what ``wide`` was exported from.
+        patches: to measure on.
+    """
+
+    def __init__(
+        self,
+        wide: onnx.ModelProto,
+        layers: Sequence[Layer],
+        scales: Mapping[str, float],
+        corrections: Mapping[str, NDArray[Any]],
+        network: RestorationNetwork,
+        patches: Patches,
+    ) -> None:
+        self.names = [layer.name for layer in layers]
+        self.network, self.patches = network, patches
+        self._session = onnx_session(_switchable(Quantizer(wide, scales, corrections), layers))
+        self._expected = reference_pictures(network, patches.inputs)
+
+    def quality(self, quantized: Collection[str]) -> Quality:
+        """Where the layers of these names are in INT8."""
+        switches = np.array([name in quantized for name in self.names])
+        found = run(self._session, self.patches.inputs, **{_SWITCHES: switches})
+        return compare(found, self.network, self.patches, self._expected)
+
+    def rank(self, progress: Progress | None = None) -> Sensitivity:
+        """Each layer's harm alone, largest first."""
+        harm = {
+            name: self.quality({name}).residual_error
+            for name in counted(self.names, "ranking layers", progress)
+        }
+        return dict(sorted(harm.items(), key=lambda item: -item[1]))
+
+    def fewest(
+        self, ranking: Sensitivity, most: float, progress: Progress | None = None
+    ) -> list[str]:
+        """The shortest beginning of the ranking without which the drop is at most ``most`` dB."""
+        names = list(ranking)
+        low, high = -1, len(names)  # the drop is over the limit at low, and within it at high
+        steps = len(names).bit_length() + 1
+        step = 0
+        while high - low > 1:
+            # Most networks need nothing kept, or little.
+            middle = 0 if low < 0 else (low + high) // 2
+            if progress:
+                progress("choosing layers", step / steps)
+            step += 1
+            if self.quality(names[middle:]).drop <= most:
+                high = middle
+            else:
+                low = middle
+        if progress:
+            progress("choosing layers", 1.0)
+        return names[:high]
+
+
+def _switchable(edit: Quantizer, layers: Sequence[Layer]) -> onnx.ModelProto:
+    """The model with one more input: for each layer, whether it runs in INT8."""
+    from onnx import TensorProto, helper
+
+    switches = helper.make_tensor_value_info(_SWITCHES, TensorProto.BOOL, [len(layers)])
+    edit.graph.input.append(switches)
+    by_output = {layer.output: (index, layer) for index, layer in enumerate(layers)}
+    for node in edit.rebuild():
+        index, layer = by_output.get(node.output[0], (0, None))
+        if layer is not None:
+            stem = f"switched_{index}"
+            at = edit.constant(f"{stem}_index", np.array(index, np.int64))
+            on = edit.add("Gather", [_SWITCHES, at], f"{stem}_on")
+            for i, quantized in enumerate(edit.inputs(layer)):
+                if i == len(node.input):
+                    zeros = np.zeros(layer.out_channels, np.float32)
+                    node.input.append(edit.constant(f"{stem}_no_bias", zeros))
+                if quantized != node.input[i]:
+                    inputs = [on, quantized, node.input[i]]
+                    node.input[i] = edit.add("Where", inputs, f"{stem}_{i}")
+        edit.put(node)
+    return edit.model
