@@ -35,7 +35,7 @@ from restorert.export.onnx_export import cast_network
 from restorert.networks import RestorationNetwork
 from restorert.pictures.padding import pad
 from restorert.quantize import METHODS, Patches
-from restorert.quantize.calibration import onnx_session
+from restorert.quantize.session import onnx_session
 from restorert.spec import padded_size
 
 Planes = NDArray[np.float32]

@@ -29,6 +29,7 @@ from restorert.engine import ShapeProfile, device
 from restorert.engine.sidecar import read_sidecar, sidecar_path
 from restorert.errors import Cure, DeviceMemoryError, InputError
 from restorert.export import read_metadata
+from restorert.quantize import quantize
 from restorert.weights import weights_hash
 
 Capture = pytest.CaptureFixture[str]
@@ -430,7 +431,7 @@ def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
             known[key] = path.read_bytes()
         path.write_bytes(known[key])
 
-    monkeypatch.setattr(quantization, "export_onnx", export)
+    monkeypatch.setattr(quantize, "export_onnx", export)
 
 
 @pytest.mark.usefixtures("traced_once")

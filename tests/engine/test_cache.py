@@ -265,7 +265,7 @@ def test_refused_arguments(build: Callable[..., Path], backend: FakeBackend) -> 
 def test_onnx_of_another_precision(
     build: Callable[..., Path], tiny_onnx: Callable[[str], Path]
 ) -> None:
-    with pytest.raises(InputError, match=r"is fp16; .* exported with --precision fp32"):
+    with pytest.raises(InputError, match=r"is fp16; .* needs one of fp32"):
         build(tiny_onnx("fp16"))
 
 
@@ -287,7 +287,7 @@ def test_onnx_with_damaged_metadata(
 _BUILD = """
 import os, sys
 import restorert as rr
-from restorert.runners import OpenVINOBackend
+from restorert.backends.openvino import OpenVINOBackend
 build = OpenVINOBackend.build
 def told(*arguments):
     print("built")
@@ -326,7 +326,7 @@ def test_two_processes_build_once(tiny_onnx: Callable[[str], Path], tmp_path: Pa
         # The engine is written but not yet renamed: the first fsync is the inlined ONNX file's.
         "calls = []; os.fsync = lambda fd: calls and os.kill(os.getpid(), 9) or calls.append(fd)",
         # The engine has its name, its sidecar is not there.
-        "rr.engine.Sidecar.write = lambda *a: os.kill(os.getpid(), 9)",
+        "restorert.engine.Sidecar.write = lambda *a: os.kill(os.getpid(), 9)",
     ],
     ids=["before the rename", "before the sidecar"],
 )

@@ -282,7 +282,7 @@ def test_a_half_network_exports_as_fp32(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"precision": "int4"}, "unknown precision 'int4'; expected fp32, fp16, bf16"),
-        ({"precision": "int8"}, "int8 by calibration: restorert calibrate"),
+        ({"precision": "int8"}, "int8 needs an ONNX file calibrated"),
         ({"shape": (1, 3, 721, 1270)}, "multiples of 4; .* after 721x1270 is 724x1272"),
         ({"shape": (1, 1, 16, 16)}, "hinet takes 3 channels, not 1"),
         ({"shape": (3, 16, 16)}, r"is not \[N, C, H, W\]"),

@@ -19,7 +19,8 @@ from restorert.engine.recipe import BuilderOptions
 from restorert.errors import RunnerUnavailableError
 from restorert.export import inline_functions
 from restorert.networks import FAMILIES, NetworkFamily
-from restorert.quantize import Patches, measure_quality
+from restorert.quantize import Patches, measure_quality, quantize
+from restorert.quantize.measure import reference_pictures
 from restorert.testing import psnr
 
 
@@ -180,7 +181,7 @@ def test_int8(name: str, exported: Export, tmp_path: Path, monkeypatch: pytest.M
     m, c = net.spec.size_multiple, net.spec.in_channels
     half = exported(name, "fp16")
     monkeypatch.setattr(
-        quantization, "export_onnx", lambda _, path, **__: path.write_bytes(half.read_bytes())
+        quantize, "export_onnx", lambda _, path, **__: path.write_bytes(half.read_bytes())
     )
     pictures = tuple(_picture(1, 3 * m, (4 + i) * m, c).numpy() for i in range(3))
     report = rr.quantize_network(
@@ -196,7 +197,7 @@ def test_int8(name: str, exported: Export, tmp_path: Path, monkeypatch: pytest.M
     assert engine.sidecar
     assert engine.sidecar.precisions["int8"] > 0
     found = [engine(x) for x in pictures]
-    expected = quantization.reference_pictures(net, pictures)
+    expected = reference_pictures(net, pictures)
     on_openvino = measure_quality(found, expected, pictures)
     # worst seen, on photographs: 0.027 (swinir), rounding the rest to bf16
     assert on_openvino.residual_error < 0.06

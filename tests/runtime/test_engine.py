@@ -304,8 +304,6 @@ def test_too_large(openvino: Engine) -> None:
     assert str(caught.value) == (
         "frames of 20x211 exceed this engine's 336x208; restore in tiles or build for 2x3x212x336"
     )
-    rebuilt = rr.ShapeProfile.up_to((2, 3, 212, 336), 4)
-    assert rebuilt.accepts((1, 3, 212, 20))
 
 
 class _Runner:
@@ -448,7 +446,7 @@ def test_torch_runner_leaves_the_network_alone(
 
 def test_torch_runner_refuses() -> None:
     net = rr.create_network("hinet", width=2, depth=2)
-    with pytest.raises(InputError, match="int8 by calibration: restorert calibrate"):
+    with pytest.raises(InputError, match="int8 needs an ONNX file calibrated"):
         TorchRunner(net, "int8")
     if not torch.cuda.is_available():
         with pytest.raises(RunnerUnavailableError, match="cannot use the device cuda"):

@@ -83,11 +83,10 @@ def cached_onnx(
         # A damaged file would still parse, with other weights in it.
         try:
             noted = json.loads(record.read_bytes())
-            whole = bool(noted["sha256"] == sha256_of(target))
+            found[:] = [OnnxFile(target, noted["sha256"], noted["metadata"])]
+            return found[0].sha256 == sha256_of(target)
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        found[:] = [OnnxFile(target, noted["sha256"], noted["metadata"])]
-        return whole
 
     def export(target: Path) -> None:
         if calibration is None:
