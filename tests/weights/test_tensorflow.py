@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 import restorert as rr
 from restorert.errors import CheckpointError
 from restorert.weights import read_checkpoint
-from restorert.weights.crc32c import crc32c
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts/official_figures"))
 from seeded import load_seeded
@@ -52,31 +51,6 @@ def copied(folder: Path) -> Path:
     for path in REAL.parent.glob(f"{REAL.name}.*"):
         shutil.copy(path, folder)
     return folder / REAL.name
-
-
-# ---- the checksum --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [  # RFC 3720, appendix B.4
-        (bytes(32), 0x8A9136AA),
-        (b"\xff" * 32, 0x62A8AB43),
-        (bytes(range(32)), 0x46DD794E),
-        (bytes(range(31, -1, -1)), 0x113FDB5C),
-        (b"123456789", 0xE3069283),
-        (b"", 0),
-    ],
-)
-def test_published_checksums(data: bytes, expected: int) -> None:
-    assert crc32c(data) == expected
-    assert files.slow_crc32c(data) == expected
-
-
-@pytest.mark.parametrize("size", [16383, 16384, 16385, 20480, 50001])
-def test_long_checksums(size: int) -> None:
-    data = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8)
-    assert crc32c(data) == files.slow_crc32c(data.tobytes())
 
 
 # ---- what TensorFlow wrote -----------------------------------------------------------------------

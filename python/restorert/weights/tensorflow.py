@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from restorert.errors import CheckpointError, printable
-from restorert.weights.crc32c import crc32c, unmasked
 
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER = 48  # two block handles, zeros, and the magic number
@@ -274,7 +273,7 @@ def _tensors(prefix: Path, shards: int, entries: Mapping[str, _Entry]) -> dict[s
                 f"{entry.offset + entry.size}"
             )
         content = np.array(data[entry.offset : entry.offset + entry.size])
-        if crc32c(content) != entry.crc:
+        if _checksum(content.tobytes()) != entry.crc:
             raise _DamagedError(f"the checksum of {name!r} is wrong")
         try:
             tensor = torch.from_numpy(content.view(dtype)).reshape(entry.shape)
@@ -333,7 +332,7 @@ def _entry(record: bytes, shards: int) -> _Entry:
         shard=_number(fields, 3),
         offset=_number(fields, 4),
         size=_number(fields, 5),
-        crc=unmasked(_number(fields, 6)),
+        crc=_number(fields, 6),
         sliced=7 in fields,
     )
     # Negative numbers are stored as huge ones.
@@ -416,6 +415,18 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
             yield key, value
 
 
+def _checksum(content: bytes) -> int:
+    """CRC-32C as LevelDB stores it: rotated, and a constant added."""
+    try:
+        import google_crc32c
+    except ImportError:
+        raise CheckpointError(
+            "TensorFlow checkpoints need google-crc32c: pip install google-crc32c"
+        ) from None
+    crc = google_crc32c.value(content)
+    return int(((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def _block(content: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The (key, value) pairs of the block at ``handle``: its offset and size, as two numbers."""
     offset, at = _varint(handle, 0)
@@ -423,7 +434,7 @@ def _block(content: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
     if offset + size + _TRAILER > len(content) - _FOOTER:
         raise _DamagedError("a block ends behind the file")
     stored = content[offset : offset + size + _TRAILER]
-    if unmasked(int.from_bytes(stored[-4:], "little")) != crc32c(stored[:-4]):
+    if int.from_bytes(stored[-4:], "little") != _checksum(stored[:-4]):
         raise _DamagedError("the checksum of a block is wrong")
     data = _decompressed(stored[:size], stored[size])
     # The end: offsets of the entries that state whole keys, and how many these are.
