@@ -36,7 +36,6 @@ from restorert.networks import RestorationNetwork
 from restorert.pictures.padding import pad
 from restorert.quantize import METHODS, Patches
 from restorert.quantize.session import onnx_session
-from restorert.spec import padded_size
 
 Planes = NDArray[np.float32]
 Restore = Callable[[Planes], Planes]
@@ -232,7 +231,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _restore(case: Case, network: RestorationNetwork, noisy: Planes) -> Planes:
     height, width = noisy.shape[:2]
-    rows, columns = (padded_size(size, network.spec.size_multiple) for size in (height, width))
+    rows, columns = network.spec.shape_for(height, width)[2:]
     x = torch.from_numpy(np.ascontiguousarray(noisy.transpose(2, 0, 1)))[None]
     padded = pad(x, rows, columns, network.spec.padding_mode).numpy()
     return case.restore(padded)[0, :, :height, :width].transpose(1, 2, 0)

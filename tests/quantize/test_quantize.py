@@ -246,7 +246,7 @@ def test_layers_kept_by_name(
             keep_fp16=[f"{name}x"],
         )
     # Before the pictures are looked at; and of no near name the first.
-    monkeypatch.setattr(module, "_calibrate", lambda *_: pytest.fail("calibrated"))
+    monkeypatch.setattr(module._Model, "calibrate", lambda *_: pytest.fail("calibrated"))
     with pytest.raises(InputError, match=r"no layer '###'; it has \S+, \S+, \S+, ...: \d+ layers"):
         rr.quantize_network(network, tmp_path / "a.onnx", patches, keep_fp16=["###"])
 

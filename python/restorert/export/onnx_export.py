@@ -146,7 +146,7 @@ def _trace(
             },
         )
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    with _quiet(), _evaluating(network):
+    with _quiet(), evaluating(network):
         example = (torch.zeros(shape, device=device),)
         if dynamic_shapes is None:  # nothing is slow where sizes are numbers
             model = _trace_module(network, example, None, opset)
@@ -249,7 +249,7 @@ def _function_call(op: ops.OpSpec) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def _evaluating(network: torch.nn.Module) -> Iterator[None]:
+def evaluating(network: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode, and then each module's own mode again: the network is the caller's."""
     training = [module for module in network.modules() if module.training]
     network.eval()

@@ -64,11 +64,11 @@ def correct_biases(
     for node in simulated.rebuild():
         result = node.output[0]
         if result not in mean_of:
-            simulated.put(node)
+            simulated.graph.node.append(node)
             continue
         mean = mean_of[result]
         raw = node.output[0] = f"{mean}_raw"
-        simulated.put(node)
+        simulated.graph.node.append(node)
         own = simulated.add("ReduceMean", [raw, axes], f"{mean}_own")
         correction = simulated.tap("Sub", [mean, own], f"{mean}_correction")
         simulated.add("Add", [raw, correction], result)

@@ -101,16 +101,17 @@ def read_calibration(path: str | os.PathLike[str]) -> CalibrationCache:
         )
     try:
         values = read_record(
-            CalibrationCache,
-            raw,
-            converters={"scales": _scales, "corrections": _corrections},
-            ignore=("format",),
+            CalibrationCache, raw, converters={"corrections": _corrections}, ignore=("format",)
         )
         if values["method"] not in METHODS:
             raise InputError(f"method must be one of {', '.join(METHODS)}")
         for key in ("patches", "noise"):
             if not 0 <= values.get(key, 0) < math.inf:
                 raise InputError(f"{key} must be a number >= 0")
+        for item, scale in values["scales"].items():
+            if not 0 < scale <= LARGEST_SCALE:
+                key = printable(item[:100])
+                raise InputError(f"scales.{key} must be a number in (0, {LARGEST_SCALE:g}]")
     except InputError as error:
         raise CalibrationError(f"{name}: {error}") from None
     # Errors quote these texts.
@@ -118,16 +119,6 @@ def read_calibration(path: str | os.PathLike[str]) -> CalibrationCache:
         values[key] = printable(values[key])
     values["keep"] = {item: printable(why) for item, why in values.get("keep", {}).items()}
     return CalibrationCache(**values)
-
-
-def _scales(raw: object) -> dict[str, float]:
-    check_value(raw, dict[str, float], "scales")
-    assert isinstance(raw, dict)
-    for item, value in raw.items():
-        if not 0 < value <= LARGEST_SCALE:
-            key = printable(item[:100])
-            raise InputError(f"scales.{key} must be a number in (0, {LARGEST_SCALE:g}]")
-    return {item: float(value) for item, value in raw.items()}
 
 
 def _corrections(raw: object) -> dict[str, NDArray[np.float32]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,21 +25,14 @@ class Editor:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = _copy(model)
         self.graph = self.model.graph
-        self._added: set[str] = set()
-
-    def raise_opset(self, version: int) -> None:
-        """Import at least this version of ONNX's own operators."""
-        for opsets in (self.model.opset_import, *(f.opset_import for f in self.model.functions)):
-            for imported in opsets:
-                if imported.domain == "":
-                    imported.version = max(imported.version, version)
+        self._constants: set[str] = set()
 
     def constant(self, name: str, values: NDArray[Any]) -> str:
-        """Add a constant unless one of this name was added before; returns ``name``."""
+        """Add a constant, unless one of this name was added before; returns ``name``."""
         from onnx import numpy_helper
 
-        if name not in self._added:
-            self._added.add(name)
+        if name not in self._constants:
+            self._constants.add(name)
             self.graph.initializer.append(numpy_helper.from_array(values, name))
         return name
 
@@ -60,42 +53,30 @@ class Editor:
         return self.add(op, inputs, output, **attributes)
 
     def rebuild(self) -> Iterator[onnx.NodeProto]:
-        """Take all nodes out and yield one after the other, to be changed.
-
-        `put` puts each back; what `add` adds before that comes before it.
-        """
+        """Take all nodes out; yield one after the other, to be changed and appended again."""
         nodes = [_copy(node) for node in self.graph.node]
         del self.graph.node[:]
         yield from nodes
-
-    def put(self, node: onnx.NodeProto) -> None:
-        """Add a node of `rebuild`."""
-        self.graph.node.append(node)
 
     def prune(self) -> None:
         """Remove what no output of the model follows from."""
         wanted = {value.name for value in self.graph.output}
         nodes: list[Any] = []
-        for node in reversed(self.graph.node):
+        for node in reversed(list(self.rebuild())):
             if wanted.intersection(node.output):
                 wanted.update(node.input)
                 nodes.append(node)
-        read = {name for node in nodes for name in node.input}
-        _replace(self.graph.node, nodes[::-1])
+        self.graph.node.extend(reversed(nodes))
         for values in (self.graph.initializer, self.graph.value_info):
-            _replace(values, [value for value in values if value.name in read])
+            kept = [_copy(value) for value in values if value.name in wanted]
+            del values[:]
+            values.extend(kept)
 
 
 def _copy(message: Any) -> Any:
     copy = type(message)()
     copy.CopyFrom(message)
     return copy
-
-
-def _replace(messages: Any, by: Iterable[Any]) -> None:
-    copies = [_copy(message) for message in by]
-    del messages[:]
-    messages.extend(copies)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: int) -> int:

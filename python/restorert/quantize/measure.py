@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from restorert.errors import Cure, InputError, QualityError
-from restorert.export.onnx_export import cast_network
+from restorert.export.onnx_export import cast_network, evaluating
 from restorert.networks import RestorationNetwork
 from restorert.precision import DROP_LIMITS
 from restorert.psnr import psnr
@@ -130,14 +130,9 @@ def reference_pictures(
     network: RestorationNetwork, inputs: Sequence[NDArray[np.float32]]
 ) -> list[NDArray[np.float32]]:
     """What the network itself makes of each input."""
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            device = next((p.device for p in network.parameters()), torch.device("cpu"))
-            return [network(torch.from_numpy(x).to(device)).cpu().numpy() for x in inputs]
-    finally:
-        network.train(training)
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    with torch.no_grad(), evaluating(network):
+        return [network(torch.from_numpy(x).to(device)).cpu().numpy() for x in inputs]
 
 
 def compare(
@@ -148,11 +143,7 @@ def compare(
 ) -> Quality:
     """`measure_quality` of pictures made of ``patches`` where float32 is ``network``.
 
-    Args:
-        found: see `measure_quality`.
-        network: stays as it is.
-        patches: what the pictures were made of.
-        expected: what `reference_pictures` made of the patches, if it was called already.
+    ``expected`` is what `reference_pictures` made of the patches, where it was called already.
     """
     published = network.spec.paper_psnr
     return measure_quality(

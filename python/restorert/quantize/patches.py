@@ -28,7 +28,8 @@ class Patches:
     """What the network is given for calibration, and what it should make of it.
 
     Attributes:
-        inputs: [1, C, H, W] float32 in [0, 1], H and W in the network's multiples.
+        inputs: [1, C, H, W] float32, pictures of range [0, 1] and noise on top; H and W are
+            multiples of the network's.
         references: the same without noise where noise was added, else None.
         pictures: file name -> hex SHA-256 of each picture that the patches are from.
         noise: standard deviation of the noise that was added, in levels of 255.
@@ -88,13 +89,17 @@ def read_patches(
             remove it; the pictures are then the references.
 
     Raises:
-        InputError: no pictures, or a count, size or noise out of range.
+        InputError: no pictures, a file that cannot be read, or a count, size or noise out of range.
         PictureError: a file that is not a picture.
     """
     side = size if size is not None else spec.tile or PATCH
     if count < 1 or side < 1 or not 0 <= noise <= 255:
         raise InputError("calibration needs count >= 1, size >= 1 and noise in [0, 255]")
-    files = sorted((sha256_of_picture(path), path) for path in picture_files(images))
+    try:
+        files = sorted((sha256_of(path), path) for path in picture_files(images))
+    except OSError as error:
+        told = f"{error.filename}: {error.strerror or error}"
+        raise InputError(f"cannot read picture {told}") from None
     chosen: list[tuple[int, int, Box]] = []  # turn, picture, crop
     for index, (digest, path) in enumerate(files):
         height, width = read_image(path).pixels.shape[:2]
@@ -120,18 +125,6 @@ def read_patches(
         ]
     references = tuple(clean) if noise and spec.in_channels == spec.out_channels else None
     return Patches(tuple(inputs), references, {path.name: d for d, path in files}, noise)
-
-
-def sha256_of_picture(path: Path) -> str:
-    """Hex SHA-256 of a picture's file.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise InputError(f"cannot read picture {path}: {error.strerror or error}") from None
 
 
 def _planes(pixels: NDArray[Any], channels: int) -> NDArray[np.float32]:

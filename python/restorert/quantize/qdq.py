@@ -44,7 +44,6 @@ class Layer:
         name: its weights' name without ``.weight``, as in the network's state dict; where the
             exporter folded the weights, the node's.
         op: Conv, ConvTranspose, MatMul or Gemm.
-        node: the node's name.
         source: name of the tensor it reads.
         weight, output: names of its weights and of its result.
         bias: name of its bias, or None.
@@ -56,7 +55,6 @@ class Layer:
 
     name: str
     op: str
-    node: str
     source: str
     weight: str
     output: str
@@ -117,7 +115,6 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
             Layer(
                 name=name,
                 op=node.op_type,
-                node=node.name,
                 source=node.input[0],
                 weight=node.input[1],
                 output=node.output[0],
@@ -218,7 +215,10 @@ class Quantizer(Editor):
         corrections: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         super().__init__(model)
-        self.raise_opset(_OPSET)  # the operators used mean the same in both
+        for opsets in (self.model.opset_import, *(f.opset_import for f in self.model.functions)):
+            for imported in opsets:
+                if imported.domain == "":  # the operators used mean the same in both
+                    imported.version = max(imported.version, _OPSET)
         self.dequantized: dict[str, str] = {}
         self._scales, self._corrections = scales, corrections or {}
         self._tensors = constants(model)
@@ -316,6 +316,6 @@ def insert_qdq(
             for index, name in enumerate(node.input):
                 if (node.name, name) in sums and name in edit.dequantized:
                     node.input[index] = edit.dequantized[name]
-        edit.put(node)
+        edit.graph.node.append(node)
     edit.prune()
     return edit.model

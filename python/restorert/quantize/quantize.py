@@ -86,13 +86,14 @@ class QuantizationReport:
 
 
 class _Model:
-    """The exported network: as it is written, and in float32 for measuring."""
+    """An exported network: as it is written, and in float32 for measuring."""
 
     def __init__(
         self, network: RestorationNetwork, runner: str, deploy: bool, progress: Progress | None
     ) -> None:
         import onnx
 
+        self.network, self.progress = network, progress
         with (
             stage("exporting to ONNX", progress),
             tempfile.TemporaryDirectory(prefix="restorert-") as folder,
@@ -109,6 +110,89 @@ class _Model:
     def chosen(self, kept: Collection[str]) -> list[Layer]:
         """The layers that are not ``kept``."""
         return [layer for layer in self.layers if layer.name not in kept]
+
+    def calibrate(
+        self,
+        patches: Patches,
+        method: str,
+        percentile: float,
+        bias_correction: bool,
+        state: str | os.PathLike[str] | None,
+    ) -> CalibrationCache:
+        """See the function of this name."""
+        if not patches.inputs:
+            raise InputError("no patches to calibrate with")
+        histograms = observe(
+            self.wide,
+            {layer.source for layer in self.chosen(self.default_kept)},
+            patches.inputs,
+            progress=self.progress,
+            state=Path(state) if state is not None else None,
+        )
+        calibration = CalibrationCache(
+            network=self.network.spec.name,
+            weights_sha256=weights_hash(self.network),
+            method=method,
+            patches=len(patches.inputs),
+            pictures=patches.pictures,
+            noise=patches.noise,
+            scales={
+                name: float(representable(np.array(histogram.range(method, percentile) / LEVELS)))
+                for name, histogram in histograms.items()
+            },
+        )
+        if not bias_correction:
+            return calibration
+        return self.corrected(calibration, self.default_kept, patches)
+
+    def corrected(
+        self, calibration: CalibrationCache, kept: Collection[str], patches: Patches
+    ) -> CalibrationCache:
+        """With corrections that fit this choice of layers."""
+        some = patches.spread(_CORRECTION_PATCHES).inputs
+        layers = self.chosen(kept)
+        found = correct_biases(self.wide, layers, calibration.scales, some, self.progress)
+        return replace(calibration, corrections=found)
+
+    def share(self, layers: Collection[Layer]) -> float:
+        """Of all multiply-accumulates, that of ``layers``."""
+        example = np.zeros(self.network.spec.shape_for(64, 64), np.float32)
+        macs, total = count_macs(self.wide, layers, example)
+        return sum(macs.values()) / max(total, 1)
+
+    def check_names(self, names: Collection[str]) -> None:
+        """Refuse names that are not of a layer."""
+        own = [layer.name for layer in self.layers]
+        for name in names:
+            if name not in own:
+                near = difflib.get_close_matches(name, own, 3)
+                known = ", ".join(near or own[:3])
+                more = "" if near else f", ...: {len(own)} layers"
+                network = self.network.spec.name
+                raise InputError(f"{network} has no layer {name!r}; it has {known}{more}")
+
+    def check(self, calibration: CalibrationCache) -> None:
+        """Refuse scales and corrections that do not fit."""
+
+        def refuse(what: str) -> CalibrationError:
+            return CalibrationError(f"the calibration {what}", Cure.CALIBRATE)
+
+        read = {layer.source for layer in self.layers}
+        for name in calibration.scales:
+            if name not in read:
+                raise refuse(f"has a scale of {name!r}, which no layer reads")
+        for layer in self.chosen({**self.default_kept, **calibration.keep}):
+            if layer.source not in calibration.scales:
+                raise refuse(f"has no scale of {layer.source!r}, which {layer.name} reads")
+        layers = {layer.name: layer for layer in self.layers}
+        tensors = constants(self.half)
+        for name, channels in calibration.corrections.items():
+            size = layers[name].out_channels if name in layers else None
+            if size != channels.size:
+                counted = f"{channels.size} channels of {name!r}, which has {size or 'none'}"
+                raise refuse(f"corrects {counted}")
+            if not (np.abs(bias_of(layers[name], tensors) + channels) <= LARGEST).all():
+                raise refuse(f"corrects {name!r} to a bias that float16 cannot hold")
 
 
 def calibrate(
@@ -143,53 +227,7 @@ def calibrate(
     """
     check_method(method, percentile)
     model = _Model(network, runner, deploy, progress)
-    return _calibrate(model, network, patches, method, percentile, bias_correction, progress, state)
-
-
-def _calibrate(
-    model: _Model,
-    network: RestorationNetwork,
-    patches: Patches,
-    method: str,
-    percentile: float,
-    bias_correction: bool,
-    progress: Progress | None,
-    state: str | os.PathLike[str] | None,
-) -> CalibrationCache:
-    if not patches.inputs:
-        raise InputError("no patches to calibrate with")
-    tensors = {layer.source for layer in model.chosen(model.default_kept)}
-    saved = Path(state) if state is not None else None
-    histograms = observe(model.wide, tensors, patches.inputs, progress=progress, state=saved)
-    scales = {
-        name: float(representable(np.array(histogram.range(method, percentile) / LEVELS)))
-        for name, histogram in histograms.items()
-    }
-    calibration = CalibrationCache(
-        network=network.spec.name,
-        weights_sha256=weights_hash(network),
-        method=method,
-        patches=len(patches.inputs),
-        pictures=patches.pictures,
-        noise=patches.noise,
-        scales=scales,
-    )
-    if not bias_correction:
-        return calibration
-    return _corrected(calibration, model, model.default_kept, patches, progress)
-
-
-def _corrected(
-    calibration: CalibrationCache,
-    model: _Model,
-    kept: Collection[str],
-    patches: Patches,
-    progress: Progress | None,
-) -> CalibrationCache:
-    """The calibration with the corrections that belong to this choice of layers."""
-    inputs = patches.spread(_CORRECTION_PATCHES).inputs
-    found = correct_biases(model.wide, model.chosen(kept), calibration.scales, inputs, progress)
-    return replace(calibration, corrections=found)
+    return model.calibrate(patches, method, percentile, bias_correction, state)
 
 
 def quantize_network(
@@ -256,15 +294,13 @@ def quantize_network(
         _check_owner(calibration, network)
     model = _Model(network, runner, deploy, progress)
     named = () if keep_fp16 == "auto" else keep_fp16
-    _check_layers((*named, *(calibration.keep if calibration else ())), model, network)
+    model.check_names((*named, *(calibration.keep if calibration else ())))
     is_new = calibration is None
     if calibration is not None:
-        _check_calibration(calibration, model)
+        model.check(calibration)
     else:
         assert patches is not None
-        calibration = _calibrate(
-            model, network, patches, method, percentile, bias_correction, progress, state
-        )
+        calibration = model.calibrate(patches, method, percentile, bias_correction, state)
     kept = {**model.default_kept, **calibration.keep}
     for name in named:
         kept.setdefault(name, "asked for")
@@ -273,8 +309,7 @@ def quantize_network(
         search = Search(
             model.wide,
             model.chosen(kept),
-            calibration.scales,
-            calibration.corrections,
+            calibration,
             network,
             patches.spread(_SENSITIVITY_PATCHES),
         )
@@ -283,7 +318,7 @@ def quantize_network(
             harmful = search.fewest(ranking, most, progress)
             kept.update(dict.fromkeys(harmful, "harms most"))
             if harmful and calibration.corrections:
-                calibration = _corrected(calibration, model, kept, patches, progress)
+                calibration = model.corrected(calibration, kept, patches)
     calibration = replace(
         calibration, keep={k: v for k, v in kept.items() if k not in model.default_kept}
     )
@@ -291,9 +326,7 @@ def quantize_network(
     quantized = insert_qdq(
         model.half, chosen, calibration.scales, calibration.corrections, residuals=residuals
     )
-    example = np.zeros(network.spec.shape_for(64, 64), np.float32)
-    macs, total = count_macs(model.wide, model.layers, example)
-    share = sum(macs[layer.name] for layer in chosen) / max(total, 1)
+    share = model.share(chosen)
     set_metadata(
         quantized,
         {
@@ -340,39 +373,3 @@ def _check_owner(calibration: CalibrationCache, network: RestorationNetwork) -> 
         )
     if calibration.weights_sha256 != weights_hash(network):
         raise CalibrationError("the calibration is of other weights", Cure.CALIBRATE)
-
-
-def _check_layers(asked: Collection[str], model: _Model, network: RestorationNetwork) -> None:
-    """Refuse names that are not of a layer."""
-    names = [layer.name for layer in model.layers]
-    for name in asked:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 3)
-            known = ", ".join(near or names[:3])
-            more = "" if near else f", ...: {len(names)} layers"
-            raise InputError(f"{network.spec.name} has no layer {name!r}; it has {known}{more}")
-
-
-def _check_calibration(calibration: CalibrationCache, model: _Model) -> None:
-    """Refuse scales and corrections that do not fit the model."""
-
-    def refuse(what: str) -> CalibrationError:
-        return CalibrationError(f"the calibration {what}", Cure.CALIBRATE)
-
-    read = {layer.source for layer in model.layers}
-    for name in calibration.scales:
-        if name not in read:
-            raise refuse(f"has a scale of {name!r}, which no layer reads")
-    for layer in model.chosen({**model.default_kept, **calibration.keep}):
-        if layer.source not in calibration.scales:
-            raise refuse(f"has no scale of {layer.source!r}, which {layer.name} reads")
-    layers = {layer.name: layer for layer in model.layers}
-    tensors = constants(model.half)
-    for name, channels in calibration.corrections.items():
-        size = layers[name].out_channels if name in layers else None
-        if size != channels.size:
-            raise refuse(
-                f"corrects {channels.size} channels of {name!r}, which has {size or 'none'}"
-            )
-        if not (np.abs(bias_of(layers[name], tensors) + channels) <= LARGEST).all():
-            raise refuse(f"corrects {name!r} to a bias that float16 cannot hold")

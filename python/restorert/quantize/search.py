@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from restorert.networks import RestorationNetwork
 from restorert.progress import Progress, counted
+from restorert.quantize.calibration_file import CalibrationCache
 from restorert.quantize.measure import Quality, compare, reference_pictures
 from restorert.quantize.patches import Patches
 from restorert.quantize.qdq import Layer, Quantizer
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 Sensitivity = dict[str, float]
 """Layer -> error of the residual where that layer alone is in INT8, largest first."""
 
-_SWITCHES = "quantized"
+SWITCHES = "quantized"
+"""The input of a `switchable` model that says which layers run in INT8."""
 
 
 class Search:
@@ -30,7 +31,7 @@ class Search:
     Args:
         wide: see `restorert.quantize.graph.widen`.
         layers: of the model, to choose from.
-        scales, corrections: see `Quantizer`.
+        calibration: scales and corrections for the layers.
         network: what ``wide`` was exported from.
         patches: to measure on.
     """
@@ -39,20 +40,20 @@ class Search:
         self,
         wide: onnx.ModelProto,
         layers: Sequence[Layer],
-        scales: Mapping[str, float],
-        corrections: Mapping[str, NDArray[Any]],
+        calibration: CalibrationCache,
         network: RestorationNetwork,
         patches: Patches,
     ) -> None:
         self.names = [layer.name for layer in layers]
         self.network, self.patches = network, patches
-        self._session = onnx_session(_switchable(Quantizer(wide, scales, corrections), layers))
+        edit = Quantizer(wide, calibration.scales, calibration.corrections)
+        self._session = onnx_session(switchable(edit, layers))
         self._expected = reference_pictures(network, patches.inputs)
 
     def quality(self, quantized: Collection[str]) -> Quality:
         """Where the layers of these names are in INT8."""
         switches = np.array([name in quantized for name in self.names])
-        found = run(self._session, self.patches.inputs, **{_SWITCHES: switches})
+        found = run(self._session, self.patches.inputs, **{SWITCHES: switches})
         return compare(found, self.network, self.patches, self._expected)
 
     def rank(self, progress: Progress | None = None) -> Sensitivity:
@@ -66,7 +67,7 @@ class Search:
     def fewest(
         self, ranking: Sensitivity, most: float, progress: Progress | None = None
     ) -> list[str]:
-        """The shortest beginning of the ranking without which the drop is at most ``most`` dB."""
+        """The fewest of the most harmful layers without which the drop is at most ``most`` dB."""
         names = list(ranking)
         low, high = -1, len(names)  # the drop is over the limit at low, and within it at high
         steps = len(names).bit_length() + 1
@@ -86,11 +87,11 @@ class Search:
         return names[:high]
 
 
-def _switchable(edit: Quantizer, layers: Sequence[Layer]) -> onnx.ModelProto:
-    """The model with one more input: for each layer, whether it runs in INT8."""
+def switchable(edit: Quantizer, layers: Sequence[Layer]) -> onnx.ModelProto:
+    """The model with the input `SWITCHES`: bool, one for each layer."""
     from onnx import TensorProto, helper
 
-    switches = helper.make_tensor_value_info(_SWITCHES, TensorProto.BOOL, [len(layers)])
+    switches = helper.make_tensor_value_info(SWITCHES, TensorProto.BOOL, [len(layers)])
     edit.graph.input.append(switches)
     by_output = {layer.output: (index, layer) for index, layer in enumerate(layers)}
     for node in edit.rebuild():
@@ -98,7 +99,7 @@ def _switchable(edit: Quantizer, layers: Sequence[Layer]) -> onnx.ModelProto:
         if layer is not None:
             stem = f"switched_{index}"
             at = edit.constant(f"{stem}_index", np.array(index, np.int64))
-            on = edit.add("Gather", [_SWITCHES, at], f"{stem}_on")
+            on = edit.add("Gather", [SWITCHES, at], f"{stem}_on")
             for i, quantized in enumerate(edit.inputs(layer)):
                 if i == len(node.input):
                     zeros = np.zeros(layer.out_channels, np.float32)
@@ -106,5 +107,5 @@ def _switchable(edit: Quantizer, layers: Sequence[Layer]) -> onnx.ModelProto:
                 if quantized != node.input[i]:
                     inputs = [on, quantized, node.input[i]]
                     node.input[i] = edit.add("Where", inputs, f"{stem}_{i}")
-        edit.put(node)
+        edit.graph.node.append(node)
     return edit.model

@@ -15,7 +15,7 @@ from restorert.errors import RunnerUnavailableError
 from restorert.export import INPUT_NAME, OUTPUT_NAME
 from restorert.files import writing
 from restorert.progress import Progress, counted
-from restorert.quantize.graph import Editor
+from restorert.quantize.graph import Editor, attribute
 from restorert.quantize.histogram import Histogram
 from restorert.quantize.qdq import Layer
 
@@ -141,10 +141,10 @@ def _read_state(path: Path, key: str, histograms: dict[str, Histogram]) -> int:
         with np.load(path, allow_pickle=False) as saved:
             if str(saved["key"]) != key:
                 return 0
-            counts, limits, done = saved["counts"], saved["limits"], int(saved["done"])
+            counts = saved["counts"].reshape(len(histograms), Histogram.BINS)
+            limits = saved["limits"].reshape(len(histograms), 2)
+            done = int(saved["done"])
     except Exception:  # NumPy's, zipfile's and zlib's own among them
-        return 0
-    if counts.shape != (len(histograms), Histogram.BINS) or limits.shape != (len(histograms), 2):
         return 0
     for histogram, own, (limit, largest) in zip(histograms.values(), counts, limits, strict=True):
         histogram.counts, histogram.limit, histogram.largest = own, float(limit), float(largest)
@@ -181,7 +181,6 @@ def count_macs(
         elif node.op_type == "ConvTranspose":
             each = int(np.prod(source)) * int(np.prod(weight[1:]))
         else:
-            transposed = any(a.name == "transA" and a.i for a in node.attribute)
-            each = int(np.prod(result)) * source[-2 if transposed else -1]
+            each = int(np.prod(result)) * source[-2 if attribute(node, "transA", 0) else -1]
         macs[node.output[0]] = each
     return {layer.name: macs[layer.output] for layer in layers}, sum(macs.values())
