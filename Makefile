@@ -1,29 +1,36 @@
-# make bench · make test · make lint: each sets up .venv by itself, and again when its inputs change.
+# make bench · make check · make test · make lint: each sets up .venv by itself, and again when its inputs change.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Kernels are compiled for this machine's GPU; without one, for sm_90, to prove that they compile.
 CUDA_ARCHITECTURES ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo native || echo 90)
+# Two at a time: a test of a full-size network takes 3 GB, so that more is not always faster.
+PYTEST := $(BIN)/python -m pytest -n 2 --durations=15
+# Linted and formatted.
+PYTHON_FOLDERS := python benchmarks tests examples scripts
 NATIVE_SOURCES := CMakeLists.txt $(shell find csrc cmake tests/native -type f 2>/dev/null)
 
-.PHONY: bench test lint format clean setup
+.PHONY: bench check test lint format clean setup
 
 bench: $(VENV)/.native
 	$(BIN)/python benchmarks/latency.py --model hinet --fp16
 
-# Two at a time: a test of a full-size network takes 3 GB, so that more is not always faster.
+# For every edit: lint, types, and the tests that are not slow.
+check: lint $(VENV)/.native
+	$(PYTEST) -m "not slow"
+
 test: $(VENV)/.native
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
 
 lint: $(VENV)/.packages
-	$(BIN)/ruff check python benchmarks tests
-	$(BIN)/ruff format --check python benchmarks tests
+	$(BIN)/ruff check $(PYTHON_FOLDERS)
+	$(BIN)/ruff format --check $(PYTHON_FOLDERS)
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.h' '*.cpp' '*.cu')
 	$(BIN)/mypy
 
 format: $(VENV)/.packages
-	$(BIN)/ruff check --fix python benchmarks tests
-	$(BIN)/ruff format python benchmarks tests
+	$(BIN)/ruff check --fix $(PYTHON_FOLDERS)
+	$(BIN)/ruff format $(PYTHON_FOLDERS)
 	$(BIN)/clang-format -i $$(git ls-files '*.h' '*.cpp' '*.cu')
 
 setup: $(VENV)/.native

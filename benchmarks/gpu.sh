@@ -71,7 +71,7 @@ nvidia-smi > "$OUT/nvidia-smi.txt" 2>&1 || true
 export -f build sanitize networks
 export BUILD PYTHON ARCHITECTURES
 step build 180 bash -c build
-step tests 150 "$PYTHON" -m pytest -m gpu tests/ops tests/native tests/runners -q -p no:cacheprovider
+step tests 150 "$PYTHON" -m pytest -m gpu tests/ops tests/native tests/backends tests/runtime -q -p no:cacheprovider
 step native 90 "$PYTHON" -m pytest tests/native/test_native_cpp.py -q -p no:cacheprovider
 step ops 120 "$PYTHON" benchmarks/ops.py --compile --json "$OUT/ops.json"
 for network in ${NETWORKS:-$(networks)}; do

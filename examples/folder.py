@@ -1,0 +1,26 @@
+"""Restore every picture of a folder, with one engine for all of their sizes.
+
+python examples/folder.py photos/ restored/
+"""
+
+import sys
+
+import restorert as rr
+
+source, target = sys.argv[1:]
+# Pictures that are larger than all before them make it build again, in steps of 512 pixels.
+engine = rr.EngineOnDemand(
+    rr.load_network("hinet-tiny"),
+    on_build=lambda built: print(built.describe()),
+)
+# A picture that cannot be restored does not stop the others.
+report = rr.restore_folder(
+    source,
+    target,
+    engine,
+    progress=lambda phase, share: print(f"{phase}: {share:.0%}"),
+)
+print(f"{len(report.restored)} restored")
+for picture, error in report.failed.items():
+    print(f"{picture}: {error}")
+sys.exit(bool(report.failed))
