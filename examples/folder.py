@@ -3,16 +3,15 @@
 python examples/folder.py photos/ restored/
 """
 
+import logging
 import sys
 
 import restorert as rr
 
+logging.basicConfig(level=logging.INFO, format="%(message)s")  # tells of each engine that is built
 source, target = sys.argv[1:]
 # Pictures that are larger than all before them make it build again, in steps of 512 pixels.
-engine = rr.EngineOnDemand(
-    rr.load_network("hinet-tiny"),
-    on_build=lambda built: print(built.describe()),
-)
+engine = rr.EngineOnDemand(rr.load_network("hinet-tiny"))
 # A picture that cannot be restored does not stop the others.
 report = rr.restore_folder(
     source,

@@ -28,7 +28,12 @@ FLOORS = [
         ("networks", "one family per file,|and the registry"),
         ("weights", "checkpoints: read safely,|recognised"),
     ],
-    [("ground floor", "errors, files, precision, progress, psnr, record, spec, command_line")],
+    [
+        (
+            "ground floor",
+            "errors, files, precision, progress, psnr, record, spec, terminal, command_line",
+        )
+    ],
 ]
 PICTURE = [
     ("cli", "run_restore", "reads the options"),

@@ -76,7 +76,8 @@ def test_commands_parse(parse: Parse, page: Path) -> None:
         except rr.RestorertError as error:
             pytest.fail(f"{command}: {error}")
         except SystemExit as end:  # after --help
-            assert end.code == 0
+            if end.code != 0:
+                pytest.fail(f"{command}: exit status {end.code}")
 
 
 def test_commands_are_found() -> None:
