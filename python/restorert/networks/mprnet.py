@@ -8,6 +8,8 @@ biases, and all PReLUs are one with one parameter. Parameter names are the autho
 
 Each stage emits a picture (the supervised attention of the first two makes it), so a network of
 the first one or two stages is a network of its own: the early exits of section 5.
+
+It is one file because a deploy form is read beside the layers that it rewrites.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ simplified channel attention (3.3). DCPT (Hu et al., ICLR 2025) trains the same 
 degradations at once. Tested with the test-time local converter (TLC; Chu et al., "Improving Image
 Restoration by Revisiting Global Information Aggregation", ECCV 2022), the attention pools over a
 window instead of the picture. Parameter names are the authors' own.
+
+It is one file because a deploy form is read beside the layers that it rewrites.
 """
 
 from __future__ import annotations

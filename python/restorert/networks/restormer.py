@@ -5,6 +5,8 @@ attention is over channels (MDTA, section 3.1) and whose feed-forward part is ga
 3.2). DCPT (Hu et al., "Universal Image Restoration Pre-training via Degradation Classification",
 ICLR 2025) trains a version of it that attends with a ReLU in the softmax's place. Parameter names
 are the authors' own.
+
+It is one file because a deploy form is read beside the layers that it rewrites.
 """
 
 from __future__ import annotations

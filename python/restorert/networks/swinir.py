@@ -6,6 +6,8 @@ convolution and a residual (RSTB). Here are the networks that keep the picture's
 JPEG artefacts, and the all-in-one network of DCPT (Hu et al., "Universal Image Restoration
 Pre-training via Degradation Classification", ICLR 2025), which has neither relative position bias
 nor shift mask. Parameter names are the authors' own.
+
+It is one file because a deploy form is read beside the layers that it rewrites.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ A checkpoint of the prefix ``deblur.model-523000`` is a pair: ``<prefix>.index``
 records that say where each tensor lies, and one or more ``<prefix>.data-00000-of-00001`` of their
 bytes (tensorflow/core/util/tensor_bundle, tensorflow/core/lib/io/table). Every length is checked
 against what it must fit in, and every byte that is used against its CRC-32C.
+
+It is one file because its parts are the layers of one format, of no use by themselves.
 """
 
 from __future__ import annotations
