@@ -65,8 +65,8 @@ class VariantCount:
     """What a published variant costs.
 
     Attributes:
-        parameters: elements of them.
-        macs: of one picture of 256x256, or of the next larger size that the network takes.
+        parameters: their number of elements.
+        macs: for one picture of 256x256, or of the next larger size that the network takes.
     """
 
     parameters: int
@@ -74,7 +74,7 @@ class VariantCount:
 
 
 def count_variant(name: str) -> VariantCount:
-    """Of one of `list_networks()`, without making its weights; variants of equal config are one.
+    """Count one of `list_networks()` without making its weights, equal configs only once.
 
     Raises:
         UnknownNetworkError: no such name.
@@ -103,8 +103,8 @@ class ByteFloor:
     Attributes:
         products: every convolution and matrix product reads its operands and writes its result
             once; all else is fused into them.
-        with_global_passes: and one more read and write of each picture whose scale depends on all
-            of its own pixels (instance norm, channel attention, pooled gates).
+        with_global_passes: one more read and write of each tensor whose scale depends on all of its
+            pixels (instance norm, channel attention, pooled gates).
     """
 
     products: int
@@ -136,7 +136,7 @@ class _ByteCounter(TorchDispatchMode):
 
 
 def count_bytes(network: nn.Module, shape: tuple[int, ...], element_size: int = 2) -> ByteFloor:
-    """The floor for an [N, C, H, W] input and elements of ``element_size`` bytes."""
+    """Count the floor for an [N, C, H, W] input, with elements of ``element_size`` bytes."""
     shadow = copy.deepcopy(network).to("meta")
     with torch.no_grad(), _ByteCounter(element_size) as counter:
         shadow(torch.empty(shape, device="meta"))

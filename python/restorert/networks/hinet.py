@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from restorert import ops
 from restorert.errors import InputError
 from restorert.networks.module import NetworkFamily, RestorationNetwork, Rewrite
+from restorert.networks.rewrites import convolution_of
 from restorert.spec import NetworkConfig, NetworkSpec, by_name
 
 PAPER = "HINet (Chen et al., CVPRW 2021)"
@@ -51,7 +52,7 @@ class HINetConfig(NetworkConfig):
 
     @property
     def size_multiple(self) -> int:
-        """Height and width must be multiples of this: one halving a level but the last."""
+        """Height and width must be multiples of this: one halving per level, except the last."""
         return 2 ** (self.depth - 1)
 
 
@@ -102,32 +103,21 @@ class ConvBlock(nn.Module):
 class SplitHINConv(nn.Module):
     """A convolution and its half instance norm, as one convolution for each half of the channels.
 
-    For graph compilers: the half that is normalised is a tensor of its own, neither cut out of the
-    whole nor copied back into it.
+    For graph compilers: the normalised half is a tensor of its own, neither sliced nor copied back.
     """
 
     def __init__(self, conv: nn.Conv2d, norm: HalfInstanceNorm) -> None:
         super().__init__()
         half = conv.out_channels // 2
-
-        def part(channels: slice, bias: bool) -> nn.Conv2d:
-            kernel = (conv.kernel_size[0], conv.kernel_size[1])
-            padding = (int(conv.padding[0]), int(conv.padding[1]))
-            made = nn.Conv2d(conv.in_channels, half, kernel, padding=padding, bias=bias)
-            made.weight = nn.Parameter(conv.weight[channels].detach().clone())
-            if bias and conv.bias is not None:
-                made.bias = nn.Parameter(conv.bias[channels].detach().clone())
-            return made.to(conv.weight.dtype)
-
-        # A constant added to a channel is gone when its mean is subtracted.
-        self.normalised = part(slice(None, half), bias=False)
-        self.plain = part(slice(half, None), bias=True)
+        # Without a bias: subtracting the channel's mean would cancel it.
+        self.normalised = convolution_of(conv.weight[:half], None, conv)
+        self.plain = convolution_of(conv.weight[half:], cast(Tensor, conv.bias)[half:], conv)
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
         slope = self.norm.negative_slope
         weight, bias = self.norm.weight, self.norm.bias
-        # Not nn.functional's, which refuses pictures of one pixel.
+        # nn.functional.instance_norm refuses pictures of one pixel.
         normalised = torch.instance_norm(
             self.normalised(x), weight, bias, None, None, True, 0.0, 1e-5, False
         )
@@ -156,7 +146,7 @@ def _drop_cancelled_biases(network: HINet) -> int:
 
 
 class DownBlock(ConvBlock):
-    """An encoder level: the block, and but for the last level a 4x4 convolution of stride 2."""
+    """An encoder level: the block and, except at the last level, a 4x4 convolution of stride 2."""
 
     def __init__(
         self, in_channels: int, channels: int, slope: float, *, hin: bool, csff: bool, last: bool
@@ -202,7 +192,7 @@ class HINet(RestorationNetwork):
             "split-half-instance-norm",
             "HIN(W x + b) = [IN(W1 x), W2 x + b2]: no slice, no copy; b1 cancels in x - mean(x)",
             _split_half_instance_norms,
-            # TensorRT has the plugin, torch and CUDA the kernel; OpenVINO gains nothing by it.
+            # TensorRT has the plugin, torch and CUDA the kernel; OpenVINO gains nothing from it.
             frozenset({"tensorrt_rtx"}),
         ),
         Rewrite(
@@ -288,7 +278,7 @@ class HINet(RestorationNetwork):
 
 
 def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> HINetConfig | None:
-    """Width, depth and normalised levels, read off the tensors; None where it is no HINet."""
+    """Width, depth and normalised levels, read from the tensors; None if it is not a HINet."""
     if not {"conv_01.weight", "conv_02.weight", "sam12.conv1.weight", "cat12.weight"} <= set(
         state_dict
     ):
@@ -318,8 +308,8 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> HINetConfig | No
 _ALL_LEVELS = HINetConfig()
 _DEEP_LEVELS = replace(_ALL_LEVELS, hin_levels=(3, 4))
 _FP32 = ("the picture and the residual's addition", "statistics of half_instance_norm")
-# Of 1.4 M parameters, trained by `restorert.training`; normalised where GoPro's variant is, on the
-# last two levels.
+# 1.4 M parameters, trained by `restorert.training`; normalised on the last two levels, as GoPro's
+# variant is.
 _TINY = HINetConfig(width=16, depth=4, hin_levels=(2, 3))
 # The authors' repository (megvii-model/HINet) is MIT-licensed and covers the released weights.
 _LICENSE = "MIT"
@@ -330,7 +320,6 @@ _variant = partial(
     family="hinet",
     paper=PAPER,
     weights_license=_LICENSE,
-    padding_mode="reflect",
     training_patch=256,
     fp32_parts=_FP32,
 )

@@ -1,6 +1,6 @@
 """MemoryNet: Memory augment is All You Need for image restoration.
 
-Zhang, Gu, Zhu. arXiv 2309.01377. An MPRNet whose stages see, in the picture's place, what a
+Zhang, Gu, Zhu. arXiv 2309.01377. An MPRNet whose stages are given, instead of the picture, what a
 memory of learned prototypes returns for each pixel (section III-A): stage one the part, stage two
 the instance and stage three the semantic prototypes. Parameter names are the authors' own.
 """
@@ -31,7 +31,7 @@ class MemoryNetConfig(MPRNetConfig):
         classes: semantic prototypes.
         prototypes: instance prototypes of each class.
         parts: part prototypes of each instance.
-        shrink: shares of prototypes up to it count as 0.
+        shrink: weights of prototypes up to this are set to 0.
     """
 
     width: int = 40
@@ -99,8 +99,8 @@ class Memory(nn.Module):
     def derived(self) -> tuple[Tensor, Tensor]:
         """Instance and semantic prototypes, computed once for each state of the weights.
 
-        Afresh at every call where a gradient is wanted, and in a traced graph, whose constants
-        the exporter folds.
+        They are computed at every call if gradients are needed, and in a traced graph, whose
+        constants the exporter folds.
         """
         weights = list(self.parameters())
         if (
@@ -109,7 +109,7 @@ class Memory(nn.Module):
             or any(w.is_inference() for w in weights)  # these have no version
         ):
             return self._derive()
-        # Kept as tensors, so that no other tensor can get the memory of a replaced one.
+        # The tensors are kept, so that the memory of a replaced one cannot belong to another.
         same = self._derived is not None and all(
             old.data_ptr() == w.data_ptr() and old.device == w.device and version == w._version
             for (old, version), w in zip(self._versions, weights, strict=True)
@@ -120,7 +120,7 @@ class Memory(nn.Module):
         return self._derived
 
     def train(self, mode: bool = True) -> Memory:
-        """As of any module; what was derived is forgotten (`Tensor.data` changes unnoticed)."""
+        """Set the mode and drop what was derived: changes through `Tensor.data` go unnoticed."""
         self._forget()
         return super().train(mode)
 
@@ -134,7 +134,7 @@ class Memory(nn.Module):
         return super()._apply(keep_wide, recurse)
 
     def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[N, C, H, W] to what the semantic, instance and part memory return, each like it."""
+        """What the semantic, instance and part memory return for [N, C, H, W], each like it."""
         wide = torch.promote_types(picture.dtype, torch.float32)
         instance, semantic = self.derived()
         return ops.memory_read(
@@ -162,7 +162,7 @@ class MemoryNet(MPRNet):
 
 
 def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> MemoryNetConfig | None:
-    """Sizes, read off the tensors; None where it is no MemoryNet."""
+    """Sizes, read from the tensors; None if it is not a MemoryNet."""
     names = ("weight", "reweight_layer_part.bias", "reweight_layer_ins.bias")
     found = [state_dict.get(f"memory.memory.{name}") for name in names]
     sizes = sizes_from_state_dict(state_dict)
@@ -187,7 +187,6 @@ _SPEC = NetworkSpec(
     paper=PAPER,
     weights_license="MIT as its authors state; built on MPRNet, which is for non-commercial use",
     config=MemoryNetConfig(),
-    padding_mode="reflect",
     training_patch=256,
     paper_psnr=("ISTD", 33.44),
     fp32_parts=(

@@ -3,18 +3,18 @@
 Zamir, Arora, Khan, Hayat, Khan, Yang, Shao. CVPR 2021. Three stages restore the picture one after
 the other: a U-Net that encodes quarters of the picture and decodes halves, a U-Net that encodes
 halves and decodes the whole, and a network without any change of resolution (section 3.1). Cross-
-stage feature fusion (3.2) and supervised attention (3.3) join them. Every convolution is free of
-biases, and all PReLUs are one with one parameter. Parameter names are the authors' own.
+stage feature fusion (3.2) and supervised attention (3.3) join them. No convolution has a bias, and
+all PReLUs share one parameter. Parameter names are the authors' own.
 
-Each stage emits a picture (the supervised attention of the first two makes it), so a network of
-the first one or two stages is a network of its own: the early exits of section 5.
+Each stage emits a picture (that of the first two comes from the supervised attention), so the first
+one or two stages are networks of their own: the early exits of section 5.
 
 It is one file because a deploy form is read beside the layers that it rewrites.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -37,11 +37,9 @@ from restorert.spec import NetworkConfig, NetworkSpec, by_name
 PAPER = "MPRNet (Zamir et al., CVPR 2021)"
 
 STAGES = 3
-# A patch is half the picture, and the U-Nets halve it twice.
-SIZE_MULTIPLE = 8
 
 Features = tuple[Tensor, Tensor, Tensor]
-"""What a U-Net's encoder or decoder gives: levels of full, half and quarter resolution."""
+"""Outputs of a U-Net's encoder or decoder, of full, half and quarter resolution."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +49,12 @@ class MPRNetConfig(NetworkConfig):
     Attributes:
         in_channels: channels of the picture, in and out.
         width: channels of the U-Nets' first level.
-        unet_growth: channels that each level of the U-Nets has more than the one above it.
-        orsnet_growth: channels that the original-resolution network has more than ``width``.
+        unet_growth: channels that each level of the U-Nets adds to those of the level above.
+        orsnet_growth: channels that the original-resolution network adds to ``width``.
         cabs: channel attention blocks in each of the three original-resolution blocks.
         reduction: of the channels inside a channel attention.
-        stages: how many of the three there are; the last one's picture is the result. Without the
-            third, ``orsnet_growth`` and ``cabs`` have no meaning and are their defaults.
+        stages: 1 to 3; the last one's picture is the result. Without the third, ``orsnet_growth``
+            and ``cabs`` have no meaning and are set to their defaults.
     """
 
     width: int = 96
@@ -89,8 +87,13 @@ class MPRNetConfig(NetworkConfig):
 
     @property
     def size_multiple(self) -> int:
-        """Height and width must be multiples of this."""
-        return SIZE_MULTIPLE
+        """A patch is half the picture, and the U-Nets halve it twice."""
+        return 8
+
+    @property
+    def unet_widths(self) -> tuple[int, int, int]:
+        """Channels of the three levels of a U-Net."""
+        return self.width, self.width + self.unet_growth, self.width + 2 * self.unet_growth
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Conv2d:
@@ -127,10 +130,10 @@ class CAB(RepeatedBlock):
 
 
 class SqueezeFirstCAB(RepeatedBlock):
-    """A `CAB` that knows its channels' scale before the second convolution runs.
+    """A `CAB` that computes its channels' scale before the second convolution.
 
-    The mean that the scale depends on follows from the convolution's input, so that the scale and
-    the residual sum become its epilogue: its result is not written, read for the mean, read again.
+    The mean that the scale depends on follows from the convolution's input, so the scale and the
+    residual sum become its epilogue: its result is not stored and read twice.
     """
 
     def __init__(self, block: CAB) -> None:
@@ -177,20 +180,21 @@ class UpSample(nn.Module):
         return up
 
 
+def _levels(config: MPRNetConfig, act: nn.PReLU) -> Iterator[nn.Sequential]:
+    """The blocks of a U-Net's three levels."""
+    for channels in config.unet_widths:
+        yield nn.Sequential(*(CAB(channels, config.reduction, act) for _ in range(2)))
+
+
 class Encoder(nn.Module):
-    """The U-Net's way down; with ``fusion``, what the stage before has is added at every level."""
+    """The U-Net's encoder; ``fusion`` adds the previous stage's features at every level."""
 
     def __init__(self, config: MPRNetConfig, act: nn.PReLU, *, fusion: bool) -> None:
         super().__init__()
-        width, growth = config.width, config.unet_growth
-        widths = [width + level * growth for level in range(3)]
-        level1, level2, level3 = (
-            nn.Sequential(*(CAB(channels, config.reduction, act) for _ in range(2)))
-            for channels in widths
-        )
-        self.encoder_level1, self.encoder_level2, self.encoder_level3 = level1, level2, level3
-        self.down12 = DownSample(widths[0], growth)
-        self.down23 = DownSample(widths[1], growth)
+        widths = config.unet_widths
+        self.encoder_level1, self.encoder_level2, self.encoder_level3 = _levels(config, act)
+        self.down12 = DownSample(widths[0], config.unet_growth)
+        self.down23 = DownSample(widths[1], config.unet_growth)
         self.fusion = fusion
         if fusion:
             self.csff_enc1, self.csff_enc2, self.csff_enc3 = (_conv(c, c, 1) for c in widths)
@@ -199,7 +203,7 @@ class Encoder(nn.Module):
     def forward(
         self, x: Tensor, encoded: Features | None = None, decoded: Features | None = None
     ) -> Features:
-        """``encoded`` and ``decoded``: features of the stage before, where there is fusion."""
+        """``encoded`` and ``decoded`` are features of the previous stage, for fusion."""
         enc1: Tensor = self.encoder_level1(x)
         if encoded is not None and decoded is not None:
             enc1 = enc1 + self.csff_enc1(encoded[0]) + self.csff_dec1(decoded[0])
@@ -213,20 +217,16 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The U-Net's way up, with channel attention on the skip connections."""
+    """The U-Net's decoder, with channel attention on the skip connections."""
 
     def __init__(self, config: MPRNetConfig, act: nn.PReLU) -> None:
         super().__init__()
-        width, growth, reduction = config.width, config.unet_growth, config.reduction
-        widths = [width + level * growth for level in range(3)]
-        level1, level2, level3 = (
-            nn.Sequential(*(CAB(channels, reduction, act) for _ in range(2))) for channels in widths
-        )
-        self.decoder_level1, self.decoder_level2, self.decoder_level3 = level1, level2, level3
-        self.skip_attn1 = CAB(widths[0], reduction, act)
-        self.skip_attn2 = CAB(widths[1], reduction, act)
-        self.up21 = UpSample(widths[0], growth)
-        self.up32 = UpSample(widths[1], growth)
+        widths = config.unet_widths
+        self.decoder_level1, self.decoder_level2, self.decoder_level3 = _levels(config, act)
+        self.skip_attn1 = CAB(widths[0], config.reduction, act)
+        self.skip_attn2 = CAB(widths[1], config.reduction, act)
+        self.up21 = UpSample(widths[0], config.unet_growth)
+        self.up32 = UpSample(widths[1], config.unet_growth)
 
     def forward(self, encoded: Features) -> Features:
         enc1, enc2, enc3 = encoded
@@ -250,7 +250,7 @@ class ORB(nn.Module):
 
 
 class ORSNet(nn.Module):
-    """The third stage: three ORBs, to each of which a level of stage two is added, scaled up."""
+    """The third stage: three ORBs; after each, a level of stage two is upsampled and added."""
 
     def __init__(self, config: MPRNetConfig, act: nn.PReLU) -> None:
         super().__init__()
@@ -282,9 +282,9 @@ class ORSNet(nn.Module):
 
 
 class SupervisedAttention(nn.Module):
-    """SAM: makes a stage's picture, which gates the features handed to the next stage.
+    """SAM: makes a stage's picture, which gates the features passed to the next stage.
 
-    Without ``hands_on`` it only makes the picture: of the last stage of a shortened network.
+    Without ``hands_on`` it only makes the picture, as in the last stage of a shortened network.
     """
 
     def __init__(self, channels: int, picture_channels: int, *, hands_on: bool) -> None:
@@ -321,7 +321,7 @@ def _split_columns(x: Tensor) -> Tensor:
 
 
 def _join_rows(x: Tensor) -> Tensor:
-    """The reverse of `_split_rows`; it moves nothing in channels_last."""
+    """The inverse of `_split_rows`; it copies nothing in channels_last."""
     halves, channels, height, width = x.shape
     images = halves // 2
     joined = x.reshape(images, 2, channels, height, width).transpose(1, 2)
@@ -329,7 +329,7 @@ def _join_rows(x: Tensor) -> Tensor:
 
 
 def _join_columns(x: Tensor) -> Tensor:
-    """The reverse of `_split_columns`."""
+    """The inverse of `_split_columns`."""
     halves, channels, height, width = x.shape
     images = halves // 2
     joined = x.reshape(images, 2, channels, height, width).permute(0, 2, 3, 1, 4)
@@ -337,7 +337,7 @@ def _join_columns(x: Tensor) -> Tensor:
 
 
 class UpSampleLast(nn.Module):
-    """1x1 convolutions of what are levels of one resolution, summed, then scaled up ``times``."""
+    """1x1 convolutions of tensors of one resolution, summed, then upsampled ``times`` times."""
 
     def __init__(self, weights: list[Tensor], times: int) -> None:
         super().__init__()
@@ -358,7 +358,7 @@ class UpSampleLast(nn.Module):
 
 
 class DeployedORSNet(nn.Module):
-    """An `ORSNet` that adds up stage two's levels where they are small, and scales up the sum."""
+    """An `ORSNet` that sums stage two's features at their own size and upsamples the sum."""
 
     def __init__(self, network: ORSNet) -> None:
         super().__init__()
@@ -405,8 +405,8 @@ def _squeeze_first(module: nn.Module) -> nn.Module | None:
 class MPRNet(RestorationNetwork):
     """MPRNet of any published size and number of stages. See `MPRNetConfig`.
 
-    The authors run quarters and halves of the picture one by one; here they are one batch. A
-    channel attention pools over its own patch in both.
+    The authors run quarters and halves of the picture one by one, here they are one batch. In both,
+    channel attention pools over each patch by itself.
     """
 
     rewrites = (
@@ -457,9 +457,9 @@ class MPRNet(RestorationNetwork):
         return self._restore((image, image, image))
 
     def _restore(self, images: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
-        """The stages' pictures, each stage seeing its own of ``images``.
+        """The stages' pictures, where stage i is given the i-th image.
 
-        A stage's residual is added to what the next stage sees.
+        The first two stages add their residual to the next stage's image, the third to its own.
         """
         stages = self.config.stages
         dtype = self.sam12.conv2.weight.dtype
@@ -494,8 +494,7 @@ class MPRNet(RestorationNetwork):
         return pictures
 
 
-# What each stage adds to a state dict; the supervised attention's gate belongs to the stage it
-# feeds.
+# What each stage adds to a state dict. The supervised attention's gate counts to the next stage.
 _OF_STAGE = (
     ("shallow_feat1.", "stage1_encoder.", "stage1_decoder.", "sam12.conv2."),
     (
@@ -507,7 +506,7 @@ _OF_STAGE = (
 
 
 def sizes_from_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, int] | None:
-    """Fields of `MPRNetConfig`, read off the tensors; None where they are not there."""
+    """Fields of `MPRNetConfig`, read from the tensors; None where they are not there."""
 
     def shape(name: str) -> tuple[int, ...]:
         tensor = state_dict.get(name)
@@ -540,7 +539,7 @@ def sizes_from_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, int] | 
 
 
 def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> MPRNetConfig | None:
-    """Widths and stages, read off the tensors; None where it is no MPRNet."""
+    """Widths and stages, read from the tensors; None if it is not an MPRNet."""
     sizes = sizes_from_state_dict(state_dict)
     if sizes is None or any(name.startswith("memory.") for name in state_dict):
         return None
@@ -551,7 +550,7 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> MPRNetConfig | N
 
 
 def tensors_for(state_dict: Mapping[str, Tensor], config: MPRNetConfig) -> Mapping[str, Tensor]:
-    """The tensors but those of stages that ``config`` does not have."""
+    """The tensors without those of stages that ``config`` does not have."""
     later = tuple(prefix for prefixes in _OF_STAGE[config.stages :] for prefix in prefixes)
     return {name: tensor for name, tensor in state_dict.items() if not name.startswith(later)}
 
@@ -570,7 +569,6 @@ _variant = partial(
     family="mprnet",
     paper=PAPER,
     weights_license=_LICENSE,
-    padding_mode="reflect",
     training_patch=256,
     fp32_parts=_FP32,
 )

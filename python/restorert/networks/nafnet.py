@@ -1,7 +1,7 @@
 """NAFNet: a nonlinear activation free network for image restoration.
 
-Chen, Chu, Zhang, Sun. "Simple Baselines for Image Restoration", ECCV 2022. One U-Net whose blocks
-know neither ReLU nor softmax: layer norm over channels (section 3.2), the simple gate (3.4) and the
+Chen, Chu, Zhang, Sun. "Simple Baselines for Image Restoration", ECCV 2022. A U-Net whose blocks
+have neither ReLU nor softmax: layer norm over channels (section 3.2), the simple gate (3.4) and the
 simplified channel attention (3.3). DCPT (Hu et al., ICLR 2025) trains the same network for five
 degradations at once. Tested with the test-time local converter (TLC; Chu et al., "Improving Image
 Restoration by Revisiting Global Information Aggregation", ECCV 2022), the attention pools over a
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from restorert import ops
 from restorert.errors import InputError
 from restorert.networks.module import NetworkFamily, RestorationNetwork, Rewrite
-from restorert.networks.rewrites import FUSES_EPILOGUES, replace_modules
+from restorert.networks.rewrites import FUSES_EPILOGUES, convolution_of, replace_modules
 from restorert.spec import NetworkConfig, NetworkSpec, by_name
 
 PAPER = "NAFNet (Chen et al., ECCV 2022)"
@@ -39,11 +39,11 @@ class NAFNetConfig(NetworkConfig):
     Attributes:
         in_channels: channels of the picture, in and out.
         width: channels at full size; each of the levels below has twice those of the one above.
-        encoder_blocks: blocks of each encoder level, from full size down; one halving a level.
+        encoder_blocks: blocks of each encoder level, from full size down; each level halves.
         middle_blocks: blocks between encoder and decoder, at the smallest size.
         decoder_blocks: blocks of each decoder level, up to full size; as many levels.
-        numbered_decoders: what decoders are called in checkpoints: ``decoder0.`` (DCPT) or
-            ``decoders.0.`` (the original).
+        numbered_decoders: checkpoints name decoders ``decoder0.`` (DCPT), not ``decoders.0.`` (the
+            original).
         local_window: TLC: side in pixels, at full size, of the window that channel attention pools
             over; None pools over the picture, as in training. Weights are the same for both.
     """
@@ -60,7 +60,7 @@ class NAFNetConfig(NetworkConfig):
             try:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
             except TypeError:
-                raise InputError(f"NAFNet's {name} is a number of blocks for each level") from None
+                raise InputError(f"NAFNet's {name} needs a number for each level") from None
         blocks = (*self.encoder_blocks, self.middle_blocks, *self.decoder_blocks)
         levels = len(self.encoder_blocks)
         if (
@@ -78,38 +78,39 @@ class NAFNetConfig(NetworkConfig):
             )
         if self.local_window is not None and self.local_window < self.size_multiple:
             raise InputError(
-                f"NAFNet's local_window is None or at least {self.size_multiple} pixels, one at "
+                f"NAFNet's local_window must be None or >= {self.size_multiple} pixels, one at "
                 f"the smallest level, not {self.local_window}"
             )
 
     @property
     def size_multiple(self) -> int:
-        """Height and width must be multiples of this: one halving a level."""
+        """Height and width must be multiples of this: one halving per level."""
         return int(2 ** len(self.encoder_blocks))
 
 
 class LayerNorm2d(nn.Module):
     """Layer norm over the channels of each pixel, fused; statistics in float32."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.layer_norm_2d(x, self.weight, self.bias, eps=1e-6)
+        return ops.layer_norm_2d(x, self.weight, self.bias, self.eps)
 
 
 Bounds = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Where the window around each row, and around each column, starts and ends: [H] and [W]."""
+"""Start and end of the window around each row, [H], and around each column, [W]."""
 
 
 def window_bounds(x: Tensor, window: int) -> Bounds:
     """The window of TLC around each pixel of ``x`` [N, C, H, W].
 
-    It has min(window, size) pixels a side and is moved inwards where it would leave the picture,
-    which is what pooling without padding and then replicating the border gives. All as tensors, no
-    branch: one exported graph serves sizes below and above the window.
+    It has min(window, size) pixels a side and is shifted inwards at the border, which equals
+    pooling without padding and then replicating the border. There are only tensors and no branches,
+    so that one exported graph serves sizes below and above the window.
     """
 
     def axis_bounds(axis: int) -> tuple[Tensor, Tensor]:
@@ -133,7 +134,7 @@ def local_mean(x: Tensor, bounds: Bounds) -> Tensor:
         Like ``x``, in float32 (float64 for float64): float16 cannot hold the sums.
     """
     mean = x.to(torch.promote_types(x.dtype, torch.float32))
-    # One axis at a time, for sums of a row's length and not of a picture's.
+    # One axis at a time, so that the running sums are of a row's length, not of a picture's.
     for axis, pad in ((-1, (1, 0)), (-2, (0, 0, 1, 0))):
         start, end = bounds[axis]
         sums = F.pad(mean.cumsum(axis), pad)
@@ -147,7 +148,7 @@ class ChannelAttention(nn.ModuleList):
     """Simplified channel attention: the scale of each channel, from the pooled gate."""
 
     def __init__(self, channels: int) -> None:
-        # The pooling belongs to the gate's op; it stands here for the number in the weights' names.
+        # The gate's op pools; the identity keeps the index in the weights' names.
         super().__init__([nn.Identity(), nn.Conv2d(channels, channels, 1)])
 
     def forward(self, mean: Tensor) -> Tensor:
@@ -179,8 +180,8 @@ class NAFBlock(nn.Module):
         self.norm2 = LayerNorm2d(channels)
         self.conv4 = nn.Conv2d(channels, channels * 2, 1)
         self.conv5 = nn.Conv2d(channels, channels, 1)
-        # The authors train from zeros, which make every block the identity: an engine of random
-        # weights would then compute nothing that could be checked. Training sets them to zero.
+        # The authors start from zeros, which make every block the identity. With ones, tests of
+        # random weights check the blocks, too.
         self.beta = nn.Parameter(torch.ones(1, channels, 1, 1))
         self.gamma = nn.Parameter(torch.ones(1, channels, 1, 1))
 
@@ -196,7 +197,7 @@ def _folded(
 ) -> nn.Conv2d:
     """A 1x1 convolution with the norm's weight and bias before it, or a scale after it, folded in.
 
-    Computed in float64: the fold adds no error of its own.
+    Computed in float64, so that folding adds no error.
     """
     weight, bias = conv.weight.double(), cast(Tensor, conv.bias).double()
     if before is not None:
@@ -205,38 +206,26 @@ def _folded(
     if after is not None:
         bias = bias * after.flatten().double()
         weight = weight * after.flatten().double()[:, None, None, None]
-    return _convolution(weight, bias, conv)
-
-
-def _convolution(weight: Tensor, bias: Tensor, like: nn.Conv2d) -> nn.Conv2d:
-    """A convolution of these numbers and of ``like``'s form: of some of its outputs, perhaps."""
-    outputs = len(weight)
-    groups = outputs if like.groups == like.out_channels else like.groups
-    kernel, padding = cast(tuple[int, int], like.kernel_size), cast(tuple[int, int], like.padding)
-    inputs = weight.shape[1] * groups
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, groups=groups)
-    conv.weight = nn.Parameter(weight.detach().to(like.weight))
-    conv.bias = nn.Parameter(bias.detach().to(like.weight))
-    return conv
+    return convolution_of(weight, bias, conv)
 
 
 def _halves(convolutions: nn.ModuleList) -> nn.ModuleList:
-    """The same outputs from two convolutions."""
+    """Two convolutions, each with half of the outputs."""
     (conv,) = (cast(nn.Conv2d, conv) for conv in convolutions)
     middle = conv.out_channels // 2
     parts = slice(None, middle), slice(middle, None)
     biases = cast(Tensor, conv.bias)
-    return nn.ModuleList(_convolution(conv.weight[part], biases[part], conv) for part in parts)
+    return nn.ModuleList(convolution_of(conv.weight[part], biases[part], conv) for part in parts)
 
 
 class NormalisedConv(nn.Module):
     """Layer norm, then a 1x1 convolution, in one piece or by halves of its outputs.
 
     Attributes:
-        convolutions: one, or two; with the norm's weight and bias folded in.
-        norm_last: divide what the convolution gives by the deviation, instead of what it takes:
-            W (x - mean) / sigma is W' x / sigma, where the rows of W' are those of W less their
-            mean. The normalised tensor is never stored.
+        convolutions: one or two, with the norm's weight and bias folded in.
+        norm_last: divide the convolution's output by the deviation instead of its input:
+            W (x - mean) / sigma = W' x / sigma, where W' is W minus the mean of each row. The
+            normalised tensor is never stored.
     """
 
     ones: Tensor
@@ -250,7 +239,7 @@ class NormalisedConv(nn.Module):
         self.norm_last = False
 
     def centre(self) -> None:
-        """Take the mean out of the weights, and be `norm_last`."""
+        """Subtract the mean from the weights' rows, and set ``norm_last``."""
         for conv in self.convolutions:
             weight = cast(nn.Conv2d, conv).weight
             weight.data -= weight.data.double().mean(1, keepdim=True).to(weight)
@@ -271,11 +260,11 @@ class NormalisedConv(nn.Module):
 
 
 class DeployedNAFBlock(nn.Module):
-    """A `NAFBlock` without affine norms and residual scales, which other rewrites take further.
+    """A `NAFBlock` without affine norms and residual scales; other rewrites change it further.
 
     Attributes:
-        scale_in_weights: conv3 takes the attention's scale into its weights, image by image,
-            instead of a scaled tensor. Not where the scale is a picture (TLC).
+        scale_in_weights: multiply conv3's weights by the attention's scale, image by image, instead
+            of its input; not where the scale differs between pixels (TLC).
     """
 
     def __init__(self, block: NAFBlock) -> None:
@@ -289,7 +278,7 @@ class DeployedNAFBlock(nn.Module):
         self.scale_in_weights = False
 
     def split(self) -> None:
-        """Have the halves that the first gate multiplies made by two convolutions each."""
+        """Compute the halves that the first gate multiplies by separate convolutions."""
         self.conv1.convolutions, self.conv2 = _halves(self.conv1.convolutions), _halves(self.conv2)
 
     def forward(self, x: Tensor, bounds: Bounds | None) -> Tensor:
@@ -324,8 +313,8 @@ def _deployed_blocks(network: nn.Module) -> list[DeployedNAFBlock]:
     return [module for module in network.modules() if isinstance(module, DeployedNAFBlock)]
 
 
-# Up to here TensorRT runs a 1x1 convolution as one, whose kernel takes what follows; of more
-# channels it makes a matrix product, which takes a bias only.
+# Up to this many channels TensorRT runs a 1x1 convolution as one, and fuses what follows into its
+# kernel; with more it runs a matrix product, into which it only fuses a bias.
 _WIDEST_WITH_EPILOGUE = 128
 
 
@@ -363,7 +352,7 @@ class Level(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        # While a dynamic export traces, sizes are symbols, and the graph must serve them all.
+        # In a dynamic export sizes are symbols, and the graph must serve them all.
         known = isinstance(height, int) and isinstance(width, int)
         bounds = None
         if self.window is not None and not (known and max(height, width) <= self.window):
@@ -412,8 +401,8 @@ class NAFNet(RestorationNetwork):
         channels = [config.width * 2**level for level in range(levels + 1)]
 
         def blocks(level: int, count: int) -> Level:
-            # The authors measure the window on the features of a training picture, 1.5 times as
-            # large: powers of two, so that this is the same.
+            # The authors measure it on the features of a picture 1.5 times as large as a training
+            # patch; as each level halves, this is the same.
             window = None if config.local_window is None else config.local_window >> level
             return Level(channels[level], count, window)
 
@@ -449,7 +438,7 @@ class NAFNet(RestorationNetwork):
         return [name.format(number) for number in range(len(self.config.decoder_blocks))]
 
     def forward(self, image: Tensor) -> Tensor:
-        # H and W that are no multiples: the authors' code pads with zeros, the runners reflect.
+        # The authors' code pads other sizes with zeros; the runners reflect.
         x = self.intro(image.to(self.intro.weight.dtype))
         skips: list[Tensor] = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
@@ -464,7 +453,7 @@ class NAFNet(RestorationNetwork):
 
 
 def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> NAFNetConfig | None:
-    """Width and blocks of each level, read off the tensors; None where it is no NAFNet.
+    """Width and blocks of each level, read from the tensors; None if it is not a NAFNet.
 
     No tensor shows ``local_window``: it is None in the result.
     """
@@ -522,7 +511,6 @@ _variant = partial(
     family="nafnet",
     paper=PAPER,
     weights_license=_LICENSE,
-    padding_mode="reflect",
     training_patch=256,
     fp32_parts=_FP32,
 )

@@ -1,8 +1,8 @@
 """PromptIR: Prompting for All-in-One Blind Image Restoration.
 
 Potlapalli, Zamir, Khan, Khan. NeurIPS 2023. A Restormer whose decoder levels are joined by prompts:
-learned pictures of features, mixed by what the level has found and laid over it (section 3.2). DCPT
-(Hu et al., ICLR 2025) trains the same network. Parameter names are the authors' own.
+learned feature maps, weighted by the level's features and concatenated with them (section 3.2).
+DCPT (Hu et al., ICLR 2025) trains the same network. Parameter names are the authors' own.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class PromptIRConfig(TransformerUNetConfig):
 
     Attributes:
         in_channels: channels of the picture, in and out.
-        heads: of the attention at the four levels; blocks behind a prompt have those of the third.
+        heads: of the attention at the four levels; blocks after a prompt have those of the third.
         prompts: number of prompts that each level mixes.
         prompt_channels: of the prompts of levels one, two and three.
         prompt_sizes: their height and width in pixels.
-        unused_tensors: the file holds the projections that the authors' module has and never
-            calls (PromptIR's own checkpoint does, DCPT's does not).
+        unused_tensors: the file holds the projections that the authors' module defines and never
+            uses (PromptIR's own checkpoint does, DCPT's does not).
     """
 
     prompts: int = 5
@@ -73,18 +73,18 @@ class PromptIRConfig(TransformerUNetConfig):
 
     @property
     def form(self) -> BlockForm:
-        """Of every block."""
+        """The form of every block."""
         return BlockForm(self.expansion, self.norm, norm_eps=1e-5, attention="softmax")
 
     @property
     def prompted_channels(self) -> tuple[int, int, int]:
-        """Of the features with the prompts of levels one, two and three beside them."""
+        """Channels of the features with the prompts of levels one, two and three."""
         one, two, three = self.prompt_channels
         return self.width * 2 + one, self.width * 4 + two, self.width * 8 + three
 
 
 class PromptBlock(nn.Module):
-    """Prompts mixed by the features' mean, brought to the features' size."""
+    """Prompts, weighted by the features' mean and resized to the features."""
 
     def __init__(self, prompts: int, channels: int, size: int, features: int) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class PromptIR(RestorationNetwork):
             self._add_unused()
 
     def _add_unused(self) -> None:
-        """Projections that the authors' module has and never calls; their sizes are fixed there."""
+        """The authors' module defines these and never uses them; it fixes their sizes."""
         width, channels = self.config.width, self.config.prompt_channels
         reduced = (channels[0], channels[1], channels[2] * 4 // 5)
         for index in range(3):
@@ -168,7 +168,7 @@ class PromptIR(RestorationNetwork):
             self.add_module(f"reduce_noise_channel_{index + 1}", projection)
 
     def feature_modules(self) -> list[str]:
-        """The convolutions behind the prompts, from the smallest size to the largest."""
+        """The convolutions after the prompts, from the smallest size to the largest."""
         return ["reduce_noise_level3", "reduce_noise_level2", "reduce_noise_level1"]
 
     def forward(self, image: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ class PromptIR(RestorationNetwork):
 
 
 def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> PromptIRConfig | None:
-    """Sizes, read off the tensors; None where it is no PromptIR."""
+    """Sizes, read from the tensors; None if it is not a PromptIR."""
     names = [f"prompt{level}.prompt_param" for level in (1, 2, 3)]
     if any(name not in state_dict or state_dict[name].ndim != 5 for name in names):
         return None
@@ -220,7 +220,6 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> PromptIRConfig |
 _variant = partial(
     NetworkSpec,
     family="promptir",
-    padding_mode="reflect",
     fp32_parts=(*FP32_PARTS, "weights of the prompts"),
 )
 

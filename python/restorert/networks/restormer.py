@@ -3,10 +3,10 @@
 Zamir, Arora, Khan, Hayat, Khan, Yang. CVPR 2022. A U-Net of four levels of transformer blocks whose
 attention is over channels (MDTA, section 3.1) and whose feed-forward part is gated (GDFN, section
 3.2). DCPT (Hu et al., "Universal Image Restoration Pre-training via Degradation Classification",
-ICLR 2025) trains a version of it that attends with a ReLU in the softmax's place. Parameter names
-are the authors' own.
+ICLR 2025) trains a version of it with a ReLU instead of the softmax. Parameter names are the
+authors' own.
 
-It is one file because a deploy form is read beside the layers that it rewrites.
+It is one file because all of it is one network; PromptIR imports its blocks from here.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from restorert import ops
 from restorert.errors import InputError
 from restorert.networks.module import NetworkFamily, RepeatedBlock, RestorationNetwork
+from restorert.networks.nafnet import LayerNorm2d
 from restorert.spec import NetworkConfig, NetworkSpec, by_name
 
 PAPER = "Restormer (Zamir et al., CVPR 2022)"
@@ -36,14 +36,14 @@ Norm = Literal["with_bias", "bias_free"]
 
 @dataclass(frozen=True)
 class BlockForm:
-    """What the blocks of the published versions differ in.
+    """The differences between the blocks of the published versions.
 
     Attributes:
         expansion: hidden channels of the feed-forward part, as a multiple of the block's.
         norm: "with_bias" is the usual layer norm over channels; "bias_free" divides by the
-            deviation without taking the mean away, and has no bias.
+            deviation without subtracting the mean, and has no bias.
         norm_eps: added to the variance.
-        attention: what turns the scaled cosines of channels into weights of channels.
+        attention: the function that turns scaled cosines between channels into weights.
     """
 
     expansion: float
@@ -59,7 +59,7 @@ class TransformerUNetConfig(NetworkConfig):
     Attributes:
         width: channels of the first level, even; level i has ``width * 2**i``.
         blocks: transformer blocks of the four levels, each >= 1.
-        refinement_blocks: of full resolution behind the decoder, >= 1.
+        refinement_blocks: at full resolution after the decoder, >= 1.
         heads: of the attention at the four levels.
         expansion: see `BlockForm`.
         norm: see `BlockForm`.
@@ -109,9 +109,9 @@ class RestormerConfig(TransformerUNetConfig):
     Attributes:
         in_channels: of the picture; twice ``out_channels`` where ``dual_pixel``.
         out_channels: of the restored picture.
-        dual_pixel: the picture is a left and a right view, which nothing is added to.
-        dcpt: DCPT's version: attention with a ReLU for the softmax, a norm's epsilon of 1e-6 for
-            1e-5, and tensors called ``encoder_level1.body.0`` for ``encoder_level1.0``.
+        dual_pixel: the picture is a left and a right view, and not added to the output.
+        dcpt: DCPT's version: attention with ReLU instead of softmax, a norm's epsilon of 1e-6
+            instead of 1e-5, and tensors named ``encoder_level1.body.0``, not ``encoder_level1.0``.
     """
 
     out_channels: int = 3
@@ -130,7 +130,7 @@ class RestormerConfig(TransformerUNetConfig):
 
     @property
     def form(self) -> BlockForm:
-        """Of every block."""
+        """The form of every block."""
         return BlockForm(
             expansion=self.expansion,
             norm=self.norm,
@@ -140,26 +140,13 @@ class RestormerConfig(TransformerUNetConfig):
 
 
 def _named(name: str, module: nn.Module) -> nn.Sequential:
-    """``module`` under the name that it has in the authors' checkpoints."""
+    """``module`` under its name in the authors' checkpoints."""
     return nn.Sequential(OrderedDict({name: module}))
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
-    """Float32 for half precision: of norms and of sums over pixels."""
+    """Float32 for half precision: norms and sums over pixels need it."""
     return torch.promote_types(dtype, torch.float32)
-
-
-class LayerNorm(nn.Module):
-    """Layer norm over the channels of each pixel, fused."""
-
-    def __init__(self, channels: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.layer_norm_2d(x, self.weight, self.bias, self.eps)
 
 
 class BiasFreeLayerNorm(nn.Module):
@@ -179,16 +166,16 @@ class BiasFreeLayerNorm(nn.Module):
 
 
 def _row_norms(x: Tensor) -> Tensor:
-    """[N, C, H]: in two steps, since some runners add a million squares one by one."""
+    """[N, C, H], the first of two steps: some runners add a million squares one by one."""
     return torch.linalg.vector_norm(x, dim=3, dtype=_wide(x.dtype))
 
 
 class ChannelAttention(nn.Module):
     """MDTA: attention between the channels of a head, over all pixels.
 
-    The authors cut queries, keys and values into heads, normalise the queries' and keys' pictures,
-    attend and project. Here every big tensor is read once, and none is cut, transposed or stored in
-    float32: a plan of TensorRT-RTX moves 57 tensors' worth of bytes a block in place of 81.
+    The authors split queries, keys and values into heads, normalise queries and keys, attend and
+    project. Here every big tensor is read once, and none is split, transposed or stored in float32:
+    a plan of TensorRT-RTX moves 57 tensors' worth of bytes per block instead of 81.
     """
 
     def __init__(self, channels: int, heads: int, kind: Literal["softmax", "relu"]) -> None:
@@ -223,9 +210,9 @@ class ChannelAttention(nn.Module):
     def _attention(self, query: Tensor, key: Tensor) -> Tensor:
         """[N, C, C], zero between heads, in float32."""
         wide = _wide(query.dtype)
-        # Products are taken row by row, as a batch of half-precision matrix products, and summed
-        # over the rows in float32. Cosines do not change with the scale, which keeps the sums over
-        # a row within float16: it is a power of two, and exact.
+        # Products are computed row by row, as a batch of half-precision matrix products, and summed
+        # over the rows in float32. The scale keeps the sums over a row within float16; it cancels
+        # in the cosines, and is exact, being a power of two.
         scale = 1 / 16
         query, key = query * scale, key * scale
         rows = query.permute(0, 2, 1, 3) @ key.permute(0, 2, 3, 1)
@@ -239,8 +226,8 @@ class ChannelAttention(nn.Module):
         cosines = products / (query_norm[:, :, None] * key_norm[:, None])
         temperature = self.temperature.to(wide).expand(-1, key.shape[1] // self.heads, 1)
         logits = cosines * temperature.reshape(-1, 1)
-        # All channels with all: one product of matrices for all heads, of which the blocks on the
-        # diagonal count. It adds less to the arithmetic than cutting heads adds to the bytes.
+        # One matrix product for all heads, of which only the blocks on the diagonal count: it adds
+        # less arithmetic than splitting heads would add bytes.
         if self.heads > 1:
             logits = logits.masked_fill(self.other_head, -torch.inf)
         return logits.softmax(dim=2) if self.kind == "softmax" else logits.relu()
@@ -263,11 +250,11 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(RepeatedBlock):
-    """Attention between channels, then the feed-forward part; a norm before each, a sum behind."""
+    """Attention between channels and the feed-forward part, each after a norm, with a residual."""
 
     def __init__(self, channels: int, heads: int, form: BlockForm) -> None:
         super().__init__()
-        norm = LayerNorm if form.norm == "with_bias" else BiasFreeLayerNorm
+        norm = LayerNorm2d if form.norm == "with_bias" else BiasFreeLayerNorm
         self.norm1 = _named("body", norm(channels, form.norm_eps))
         self.attn = ChannelAttention(channels, heads, form.attention)
         self.norm2 = _named("body", norm(channels, form.norm_eps))
@@ -280,7 +267,7 @@ class TransformerBlock(RepeatedBlock):
 
 
 def transformer_blocks(count: int, channels: int, heads: int, form: BlockForm) -> nn.Sequential:
-    """One level."""
+    """The blocks of one level."""
     return nn.Sequential(*(TransformerBlock(channels, heads, form) for _ in range(count)))
 
 
@@ -360,11 +347,11 @@ class Restormer(RestorationNetwork):
 
 
 def read_levels(state_dict: Mapping[str, Tensor], body: str = "") -> dict[str, object] | None:
-    """Fields that the configs of Restormer and PromptIR share, read off the tensors.
+    """Fields that the configs of Restormer and PromptIR share, read from the tensors.
 
     Args:
         state_dict: canonical names.
-        body: what stands between a level's name and its blocks' numbers.
+        body: the part of a tensor's name between its level's name and its block's number.
 
     Returns:
         in_channels, out_channels, width, blocks, refinement_blocks, heads, expansion and norm; None
@@ -402,7 +389,7 @@ def read_levels(state_dict: Mapping[str, Tensor], body: str = "") -> dict[str, o
 def _expansion(sizes: list[tuple[int, ...]]) -> float:
     """A factor whose products with the channels round down to the hidden channels.
 
-    Many do: the published one where it does, else the shortest decimal.
+    Many do: the published one if it does, else the shortest decimal.
 
     Args:
         sizes: channels and hidden channels of blocks.
@@ -416,7 +403,7 @@ def _expansion(sizes: list[tuple[int, ...]]) -> float:
 
 
 def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> RestormerConfig | None:
-    """Sizes and version, read off the tensors; None where it is no Restormer."""
+    """Sizes and version, read from the tensors; None if it is not a Restormer."""
     dcpt = "encoder_level1.body.0.attn.temperature" in state_dict
     if "prompt1.prompt_param" in state_dict:
         return None
@@ -449,7 +436,6 @@ _variant = partial(
     family="restormer",
     paper=PAPER,
     weights_license=NON_COMMERCIAL,
-    padding_mode="reflect",
     training_patch=384,
     fp32_parts=FP32_PARTS,
 )

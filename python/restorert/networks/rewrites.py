@@ -1,9 +1,9 @@
-"""What the deploy forms of several networks share: exact rewrites of modules."""
+"""Exact rewrites of modules that the deploy forms of several networks share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from restorert.networks.module import Rewrite
 
 FUSES_EPILOGUES = frozenset({"tensorrt", "tensorrt_rtx"})
-"""Runners whose compiler puts a scale that is computed at run time into a convolution's kernel."""
+"""Runners whose compiler fuses a scale computed at run time into a convolution's kernel."""
 
 
 def replace_modules(root: nn.Module, make: Callable[[nn.Module], nn.Module | None]) -> int:
-    """Put ``make(child)`` in the place of every descendant for which it is not None.
+    """Replace every descendant by ``make(descendant)`` where that is not None.
 
-    Descendants of what was replaced are not visited. A module that stands at several places is
-    replaced at each of them by one and the same.
+    Descendants of a replaced module are not visited. A module that is used in several places is
+    replaced in all of them by one module.
 
     Returns:
-        How many modules were replaced.
+        The number of modules replaced.
     """
     made: dict[int, nn.Module | None] = {}
     replaced: set[int] = set()
@@ -37,7 +37,7 @@ def replace_modules(root: nn.Module, make: Callable[[nn.Module], nn.Module | Non
                 setattr(parent, name, other)
                 replaced.add(id(child))
 
-    kept = list(root.modules())  # an id is a module's own only while the module lives
+    kept = list(root.modules())  # ids are unique only among modules that are alive
     visit(root)
     del kept
     return len(replaced)
@@ -51,17 +51,32 @@ def _to_leaky_relu(module: nn.Module) -> nn.Module | None:
 
 PRELU_TO_LEAKY_RELU = Rewrite(
     "prelu-to-leaky-relu",
-    "PReLU(x; a) = LeakyReLU(x; a) for one a: a constant slope is fused into the convolution",
+    "PReLU(x; a) = LeakyReLU(x; a) for one a: compilers fuse a constant slope into the convolution",
     lambda network: replace_modules(network, _to_leaky_relu),
 )
 
 
+def convolution_of(weight: Tensor, bias: Tensor | None, like: nn.Conv2d) -> nn.Conv2d:
+    """A convolution with this weight [O, I, h, w] and bias [O], otherwise like another of stride 1.
+
+    It may have some of the outputs of ``like`` only, and is depthwise if that is.
+    """
+    groups = len(weight) if like.groups == like.out_channels else like.groups
+    kernel, padding = cast(tuple[int, int], like.kernel_size), cast(tuple[int, int], like.padding)
+    inputs, has_bias = weight.shape[1] * groups, bias is not None
+    conv = nn.Conv2d(inputs, len(weight), kernel, padding=padding, groups=groups, bias=has_bias)
+    conv.weight = nn.Parameter(weight.detach().to(like.weight))
+    if bias is not None:
+        conv.bias = nn.Parameter(bias.detach().to(like.weight))
+    return conv
+
+
 def mean_of_convolution(x: Tensor, weight: Tensor) -> Tensor:
-    """The mean over all pixels of a 3x3 convolution's result, without the convolution.
+    """The mean over all pixels of a 3x3 convolution's result, without computing the convolution.
 
     The convolution is linear: its sum over the pixels is, tap by tap, the weight times the sum of
-    the pixels that the tap sees. With zero padding a tap off the centre misses a border row or
-    column of the picture.
+    the pixels that the tap reads. With zero padding, a tap off the centre misses a row or column at
+    the picture's border.
 
     Args:
         x: [N, C, H, W], the convolution's input.
@@ -82,7 +97,7 @@ def mean_of_convolution(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def product_of_1x1(*convolutions: Any) -> Tensor:
-    """The [O, C, 1, 1] weight of 1x1 convolutions without biases one after the other."""
+    """The [O, C, 1, 1] weight of a chain of 1x1 convolutions without biases, first to last."""
     weight = convolutions[0].weight.flatten(1).double()
     for convolution in convolutions[1:]:
         weight = convolution.weight.flatten(1).double() @ weight

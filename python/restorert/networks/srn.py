@@ -4,13 +4,13 @@ Tao, Gao, Shen, Wang, Jia. CVPR 2018. One encoder-decoder of residual blocks (se
 quarter, half and the full size with the same weights (section 3.1); each scale is given the blurred
 picture and the last scale's result, the recurrent variant also the state of a convolutional LSTM.
 
-The authors' code is TensorFlow 1, whose conventions the modules here spell out: SAME padding, which
-for a stride of 2 is one pixel before and two behind, and a bilinear resize that aligns the corners'
-coordinates and not the pixels' centres. Parameter names are those of the authors' variables without
+The modules here follow TensorFlow 1, which the authors' code uses: SAME padding, which for a stride
+of 2 is one pixel before and two after, and a bilinear resize that aligns the corners' coordinates
+and not the pixels' centres. Parameter names are those of the authors' variables without
 the scope ``g_net``: ``g_net/enc2_1/weights`` is ``enc2_1.weight``, ``g_net/dec3_3/conv1/biases`` is
 ``dec3_3.conv1.bias``, ``g_net/convLSTM/LSTM_conv/weights`` is ``convLSTM.LSTM_conv.weight``.
 
-What the authors' test does to a picture, and what is done here:
+What the authors' test does with a picture, and what is done here:
 
 - It feeds a placeholder of 720x1280 (or another fixed size), grown from the picture by repeating
   its last row and column. Here a picture grows only to the next multiples of 16; pixels near the
@@ -74,8 +74,8 @@ def enlarge(x: Tensor) -> Tensor:
     """[N, C, H, W] -> [N, C, 2H, 2W], as TensorFlow 1's ``resize_images`` interpolates.
 
     Output pixel i lies at i / 2 of the input: even pixels are copies, odd ones the mean of their
-    neighbours, and the last repeats. That is a resize which aligns corners, of the picture with its
-    last row and column repeated, but for the last row and column of the result.
+    neighbours, and the last repeats. That is a resize with aligned corners of the picture with its
+    last row and column repeated, without the last row and column of the result.
     """
     height, width = x.shape[-2:]
     grown = torch.cat([x, x[..., -1:, :]], dim=-2)
@@ -102,7 +102,7 @@ class DownConvReLU(nn.Conv2d):
         super().__init__(in_channels, channels, 5, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Half the size needs three more pixels, of which SAME puts the odd one behind.
+        # Half the size needs three more pixels; SAME puts the odd one after the picture.
         return F.relu(super().forward(F.pad(x, (1, 2, 1, 2))))
 
 
@@ -136,9 +136,9 @@ class ConvLSTM(nn.Module):
         self.LSTM_conv = nn.Conv2d(2 * channels, 4 * channels, 3, padding=1)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-        """(hidden, cell) of this step; ``state`` is that of the last scale, or None at the first.
+        """(hidden, cell) of this step, from the state of the last scale, None at the first.
 
-        The last state is enlarged to the size of ``x``. The hidden one is also the output.
+        The last state is enlarged to the size of ``x``. The hidden state is also the output.
         """
         if state is None:
             hidden = torch.zeros_like(x)
@@ -215,7 +215,7 @@ class SRN(RestorationNetwork):
 
 
 def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> SRNConfig | None:
-    """Width, channels and recurrence, read off the tensors; None where it is no SRN."""
+    """Width, channels and recurrence, read from the tensors; None if it is not an SRN."""
     if not {"enc1_1.weight", "enc3_4.conv2.weight", "dec2_4.weight", "dec1_0.weight"} <= set(
         state_dict
     ):

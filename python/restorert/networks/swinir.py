@@ -30,7 +30,7 @@ from restorert.spec import NetworkConfig, NetworkSpec, by_name
 PAPER = "SwinIR (Liang et al., ICCVW 2021)"
 PAPER_DCPT = "DCPT (Hu et al., ICLR 2025), SwinIR"
 
-# What the logits of two pixels get that a cyclic shift brought into one window: exp(-100) is 0.
+# Added to the logits of two pixels that only the cyclic shift brought together: exp(-100) is 0.
 _MASKED = -100.0
 # Mean colour of DIV2K, in ten-thousandths: integers keep their precision in a half network.
 _RGB_MEAN = (4488, 4371, 4040)
@@ -50,9 +50,9 @@ class SwinIRConfig(NetworkConfig):
         window: side of the attention's windows in pixels, 2 to 32.
         mlp_ratio: hidden channels of every MLP in units of ``width``.
         image_range: the picture, minus its mean, is multiplied by this.
-        dcpt: DCPT's form: no relative position bias, so no notion of place inside a window; no
-            mask, so windows at the border attend to the opposite border; the groups are half
-            encoder, half decoder by name.
+        dcpt: DCPT's form: no relative position bias, so pixels of a window have no position; no
+            mask, so windows at the border attend to the opposite border; half of the groups are
+            named encoder, half decoder.
     """
 
     width: int = 180
@@ -93,15 +93,15 @@ Order = Literal["image", "plain", "shifted"]
 
 @dataclass(frozen=True)
 class Places:
-    """Where the pixels of one batch are, made once for all blocks.
+    """The orders of a batch's pixels, computed once for all blocks.
 
     There are M windows of N pixels. Between blocks the pixels stay in the order of windows, plain
-    or shifted: linear maps, norms and residuals do not care, attention rearranges nothing but
+    or shifted: linear maps, norms and residuals do not depend on it, attention rearranges only
     heads, and every change of order is one gather of whole pixels.
 
     Attributes:
-        moves: for a change of order, where the old one has the pixels that the new one lists:
-            [M, N] for orders of windows, [B, H, W] for the image.
+        moves: for a change of order, the old positions of the pixels in their new order: [M, N] for
+            orders of windows, [B, H, W] for the image.
         index: [N * N], rows of a block's bias table; None without bias.
         mask: [M, 1, N, N], added to the logits of shifted windows; None without mask.
     """
@@ -131,7 +131,7 @@ def places(
     rows, columns, pixels = height // window, width // window, window * window
     shift, device = window // 2, features.device
 
-    # What happens to pixels happens to their numbers: [B, H, W] has each pixel's place in an order.
+    # Numbers are moved as pixels are: [B, H, W] holds each pixel's position in an order.
     numbers = torch.arange(batch * height * width, dtype=torch.int32, device=device)
     in_image = numbers.reshape(size)
     in_windows = numbers.reshape(batch, rows, columns, window, window).transpose(2, 3)
@@ -149,8 +149,8 @@ def places(
     }
     if index is None:
         return Places(moves)
-    # The cyclic shift brings the first rows and columns behind the last: windows that hold both
-    # must not mix them.
+    # The cyclic shift puts the first rows and columns after the last; windows that hold both must
+    # not mix them.
     wrapped_rows = torch.arange(height, device=device) >= height - shift
     wrapped_columns = torch.arange(width, device=device) >= width - shift
     side = wrapped_rows[:, None].int() * 2 + wrapped_columns[None, :].int()
@@ -160,7 +160,7 @@ def places(
 
 
 def relative_position_index(window: int) -> Tensor:
-    """[N * N], for pixels a and b of a window the bias table's row: their offset, row by row."""
+    """[N * N]: the bias table's row for each pair of pixels of a window, from their offset."""
     row = torch.arange(window).repeat_interleave(window)
     column = torch.arange(window).repeat(window)
     down = row[:, None] - row[None, :] + window - 1
@@ -196,7 +196,7 @@ class WindowAttention(nn.Module):
         return cast(Tensor, self.proj(out.flatten(2)))
 
 
-# Channels of a head that kernels take whole: tensor cores and vectors have multiples of 8.
+# Tensor cores and vector registers hold multiples of this many channels.
 _HEAD_MULTIPLE = 8
 
 
@@ -221,7 +221,7 @@ def _pad_heads(network: nn.Module) -> int:
 
 
 class Mlp(nn.Module):
-    """Two linear maps of each pixel's channels with GELU between."""
+    """Two linear maps of each pixel's channels, with GELU between them."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ class Mlp(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Window attention and MLP, each behind a layer norm and with a residual (equation 6)."""
+    """Window attention and MLP, each after a layer norm and with a residual (equation 6)."""
 
     def __init__(self, config: SwinIRConfig) -> None:
         super().__init__()
@@ -285,7 +285,7 @@ def convolve(convolution: nn.Module, x: Tensor) -> Tensor:
 
 
 class PatchEmbed(nn.Module):
-    """Pixels to tokens: patches of one pixel leave a layer norm."""
+    """Pixels to tokens: with patches of one pixel, a layer norm."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -371,9 +371,9 @@ def _forget_derived(module: nn.Module, state_dict: dict[str, Any], prefix: str, 
 
 
 def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> SwinIRConfig | None:
-    """Sizes read off the tensors; None where it is no SwinIR without upsampling.
+    """Sizes read from the tensors; None if it is not a SwinIR without upsampling.
 
-    Two sizes leave no trace and are those of every published file: DCPT's form has 6 heads and
+    Some sizes show in no tensor and are those of every published file: DCPT's form has 6 heads and
     windows of 8 pixels; of the originals, windows of 7 go with an image range of 255.
     """
     dcpt = "encode_layers.0.conv.weight" in state_dict
@@ -433,9 +433,7 @@ _FP32 = (
     "sums of the softmax",
 )
 
-_variant = partial(
-    NetworkSpec, family="swinir", paper=PAPER, padding_mode="reflect", fp32_parts=_FP32
-)
+_variant = partial(NetworkSpec, family="swinir", paper=PAPER, fp32_parts=_FP32)
 
 
 def _variants() -> Iterator[NetworkSpec]:
