@@ -148,6 +148,7 @@ def test_python_example(tmp_path: Path) -> None:
     assert (tmp_path / "hinet.onnx").stat().st_size > 170e6
 
 
+@pytest.mark.slow
 def test_network_table() -> None:
     text = (ROOT / "docs/networks.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w.-]+)` \|(.*)\|$", text, re.MULTILINE)
