@@ -8,9 +8,10 @@ import sys
 
 import restorert as rr
 
-logging.basicConfig(level=logging.INFO, format="%(message)s")  # tells of each engine that is built
+# Shows each engine that is built, and what else the library has to say.
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 source, target = sys.argv[1:]
-# Pictures that are larger than all before them make it build again, in steps of 512 pixels.
+# A picture that is larger than all before it makes it build again, in steps of 512 pixels.
 engine = rr.EngineOnDemand(rr.load_network("hinet-tiny"))
 # A picture that cannot be restored does not stop the others.
 report = rr.restore_folder(

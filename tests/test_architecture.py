@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import os
+import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -127,6 +129,16 @@ def test_loads_no_torch(module: str) -> None:
 def test_every_room_can_be_entered_alone(room: str) -> None:
     modules = [name for name in MODULES if _room(name) == room and "__main__" not in name]
     _loaded(f"import {', '.join(modules)}")
+
+
+def test_documents_have_the_same_rooms_in_the_same_order(repository: Path) -> None:
+    page = (repository / "docs/architecture.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)/?` \|", page, re.MULTILINE) == ROOMS
+    page = (repository / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert re.findall(r"\w+", " ".join(re.findall(r"^> (.*)$", page, re.MULTILINE))) == ROOMS
+    drawing = runpy.run_path(str(repository / "scripts/draw_architecture.py"))
+    (_, ground), *floors = (pair for floor in reversed(drawing["FLOORS"]) for pair in floor)
+    assert [*ground.split(", "), *(name for name, _ in floors)] == ROOMS
 
 
 def test_no_file_is_long_without_a_reason() -> None:

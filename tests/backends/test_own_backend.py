@@ -30,6 +30,14 @@ def _first_of_the_list(repository: Path) -> Iterator[None]:
     del BACKENDS[0]
 
 
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read from one file by all tests, so that its network is exported once."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    rr.save_network(rr.create_network("hinet", width=4, depth=2), path)
+    return path
+
+
 @pytest.fixture
 def frames() -> np.ndarray:
     # Neither side a multiple of what the network needs: the engine pads and crops.
@@ -37,18 +45,15 @@ def frames() -> np.ndarray:
 
 
 @pytest.mark.parametrize("runner", ["once", "auto"])
-def test_build_engine(
-    network: rr.networks.RestorationNetwork, frames: np.ndarray, runner: str
-) -> None:
-    engine = rr.build_engine(network, shape=SHAPE, runner=runner)
+def test_build_engine(weights: Path, frames: np.ndarray, runner: str) -> None:
+    engine = rr.build_engine(rr.load_network(weights), shape=SHAPE, runner=runner)
     assert engine.describe().startswith("hinet on once 1.0, fp32, ")
     np.testing.assert_array_equal(engine(frames), frames)
 
 
-def test_engine_file(
-    network: rr.networks.RestorationNetwork, frames: np.ndarray, tmp_path: Path
-) -> None:
-    path = rr.build_engine_file(network, tmp_path / "a.once", shape=SHAPE, runner="once")
+def test_engine_file(weights: Path, frames: np.ndarray, tmp_path: Path) -> None:
+    target = tmp_path / "a.once"
+    path = rr.build_engine_file(rr.load_network(weights), target, shape=SHAPE, runner="once")
     assert read_sidecar(path).runner == "once"
     np.testing.assert_array_equal(rr.load_engine(path)(frames), frames)
     path.write_bytes(b"twice")
@@ -56,17 +61,14 @@ def test_engine_file(
         rr.load_engine(path)
 
 
-def test_command_line(
-    network: rr.networks.RestorationNetwork, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rr.save_network(network, tmp_path / "a.safetensors")
-    arguments = ["build", f"--weights={tmp_path / 'a.safetensors'}", "--runner=once"]
-    arguments += ["--shapes=1x3x32x48", f"--output={tmp_path / 'a.once'}"]
-    assert main.main(arguments) == 0
+def test_command_line(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "a.once"
+    arguments = [f"--weights={weights}", "--runner=once", "--shapes=1x3x32x48", f"-o{target}"]
+    assert main.main(["build", *arguments]) == 0
     out, err = capsys.readouterr()
-    assert out == f"{tmp_path / 'a.once'}\n"
-    assert "once" in err
-    assert main.main(["inspect", str(tmp_path / "a.once")]) == 0
+    assert out == f"{target}\n"
+    assert "once 1.0" in err
+    assert main.main(["inspect", str(target)]) == 0
     assert re.search(r"^runner +once 1\.0$", capsys.readouterr().out, re.MULTILINE)
     assert main.main(["doctor"]) == 0
     assert "runner once 1.0: builds, runs" in capsys.readouterr().out

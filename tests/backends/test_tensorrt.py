@@ -73,6 +73,7 @@ def _check_refused_without_gpu(path: Path) -> None:
     assert str(caught.value) == "tensorrt_rtx needs an NVIDIA GPU and torch sees none"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_tiny_engines(
     rtx: Any, tiny_onnx: Callable[[str], Path], tmp_path: Path, precision: str

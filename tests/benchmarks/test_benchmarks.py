@@ -18,6 +18,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+pytestmark = pytest.mark.slow  # each test starts processes that import torch
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -27,7 +29,6 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
 def test_latency_records_what_it_prints(tmp_path: Path) -> None:
     target = tmp_path / "new" / "latency.json"
     ran = run(
@@ -145,7 +146,6 @@ def test_what_every_benchmark_does_alike(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]  # made with the results
 
 
-@pytest.mark.slow
 def test_latency_takes_the_model_from_the_weights(tmp_path: Path) -> None:
     ran = run("latency.py", "--weights", "hinet-tiny", "--size", "32x32", "--repeats", "1",
               "--warmup", "0", "--compare", "none", "--runner", "torch",
@@ -214,7 +214,6 @@ def test_gpu_script_notes_every_step_and_counts_failures(tmp_path: Path) -> None
     assert (tmp_path / "out/steps.tsv").read_text().count("left out: no time") == len(names)
 
 
-@pytest.mark.slow
 def test_plans_have_not_grown() -> None:
     """The quick ones; RESTORERT_ALL_PLANS=1 checks every recorded network (some ten minutes)."""
     quick = [] if os.environ.get("RESTORERT_ALL_PLANS") == "1" else ["hinet-rain", "srn-color"]

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 from test_benchmarks import run
 
+pytestmark = pytest.mark.slow  # each test starts processes that import torch
 
-@pytest.mark.slow
+
 def test_quality_records_what_it_prints(tmp_path: Path) -> None:
     target, sheet = tmp_path / "quality.json", tmp_path / "sheet.png"
     ran = run(

@@ -360,6 +360,7 @@ def test_another_tensorrt_is_told(
     assert capsys.readouterr().err == f"{told}\nrestorert: error: enough\n"
 
 
+@pytest.mark.slow
 def test_build(weights: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "a.openvino"
     arguments = ["build", "--model", "hinet", "--weights", str(weights), "-o", str(out)]
@@ -700,6 +701,7 @@ def test_a_video_is_no_picture(weights: Path, clip: Path, tmp_path: Path, capsys
     _fails(command, capsys, "is a video by its name; use: restorert video")
 
 
+@pytest.mark.slow
 def test_networks(capsys: Capture) -> None:
     assert cli.main(["networks"]) == 0
     out, err = capsys.readouterr()
@@ -774,6 +776,7 @@ def _process(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.slow
 def test_a_real_process() -> None:
     failed = _process("-m", "restorert.cli", "build", "--model", "hinnet")
     assert failed.returncode == 2
@@ -798,6 +801,7 @@ def test_help_needs_no_torch() -> None:
     assert shown.stdout.endswith("[]\n")
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_traceback() -> None:
     command = f"{shlex.quote(sys.executable)} -m restorert.cli networks | head -c 1"
     path = os.pathsep.join(filter(None, sys.path))

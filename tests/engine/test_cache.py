@@ -78,6 +78,7 @@ def _visible(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
+@pytest.mark.slow
 def test_second_build_is_a_hit(build: Callable[..., Path], backend: FakeBackend) -> None:
     first = build()
     assert build() == first
@@ -262,6 +263,7 @@ def test_refused_arguments(build: Callable[..., Path], backend: FakeBackend) -> 
     assert backend.builds == 0
 
 
+@pytest.mark.slow
 def test_onnx_of_another_precision(
     build: Callable[..., Path], tiny_onnx: Callable[[str], Path]
 ) -> None:

@@ -60,6 +60,7 @@ def _refused(engine: Path, message: str | None = None) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_the_engine_itself_loads(built: Path) -> None:
     assert rr.load_engine(built).sidecar == read_sidecar(built)
 
@@ -278,6 +279,7 @@ def test_the_rebuild_command_is_understood(
     assert read_sidecar(out).onnx_sha256 == before.onnx_sha256
 
 
+@pytest.mark.slow
 def test_the_rebuild_command_names_the_weights(
     network: rr.networks.RestorationNetwork, tmp_path: Path
 ) -> None:

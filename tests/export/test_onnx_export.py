@@ -65,6 +65,7 @@ def _picture(n: int, height: int, width: int) -> torch.Tensor:
     return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(height))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_one_dynamic_file_gives_the_picture_at_every_size(
     network: rr.networks.RestorationNetwork, exported: Export, size: tuple[int, int, int]
@@ -75,6 +76,7 @@ def test_one_dynamic_file_gives_the_picture_at_every_size(
     torch.testing.assert_close(found, network(x), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_fixed_file(
     network: rr.networks.RestorationNetwork, exported: Export, precision: str
@@ -88,6 +90,7 @@ def test_fixed_file(
         _run(path, _picture(1, 16, 16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_half_precision_keeps_the_picture(
     network: rr.networks.RestorationNetwork, exported: Export, size: tuple[int, int, int]
@@ -96,6 +99,7 @@ def test_half_precision_keeps_the_picture(
     assert psnr(_run(exported("fp16"), x), network(x)) > 80  # measured worst: 87.2
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_the_picture(
     network: rr.networks.RestorationNetwork, exported: Export
 ) -> None:
@@ -108,6 +112,7 @@ def test_bfloat16_keeps_the_picture(
     assert psnr(found, network(x)) > 50  # measured: 59.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("dynamic", [True, False])
 def test_what_the_file_is(exported: Export, precision: str, dynamic: bool) -> None:
@@ -157,6 +162,7 @@ def test_attributes_of_the_functions_are_the_networks(
             assert values == pytest.approx({"eps": 1e-5, "negative_slope": 0.2})
 
 
+@pytest.mark.slow
 def test_another_slope_reaches_the_file(tmp_path: Path) -> None:
     net = _network(depth=2, negative_slope=0.05)
     path = rr.export_onnx(net, tmp_path / "slope.onnx", shape=(1, 3, 8, 8), dynamic=False)
@@ -190,6 +196,7 @@ def test_shape_inference_knows_every_tensor(exported: Export) -> None:
     assert unknown == []
 
 
+@pytest.mark.slow
 def test_the_function_hides_nodes(
     network: rr.networks.RestorationNetwork,
     exported: Export,
@@ -240,6 +247,7 @@ rr.export_onnx(net, sys.argv[1], precision="fp16")
 """
 
 
+@pytest.mark.slow
 def test_same_network_same_bytes_in_any_process(exported: Export, tmp_path: Path) -> None:
     other = tmp_path / "other.onnx"
     # Another folder and hash seed, since both have leaked into exports before.
@@ -253,11 +261,13 @@ def test_same_network_same_bytes_in_any_process(exported: Export, tmp_path: Path
     assert other.read_bytes() == exported("fp16").read_bytes()
 
 
+@pytest.mark.slow
 def test_same_bytes_twice_in_a_process(exported: Export, tmp_path: Path) -> None:
     second = rr.export_onnx(_network(), tmp_path / "second.onnx", precision="fp16")
     assert second.read_bytes() == exported("fp16").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_callers_network_stays_as_it_is(tmp_path: Path) -> None:
     net = _network(depth=2).train()
     net.conv_01.eval()
@@ -270,6 +280,7 @@ def test_the_callers_network_stays_as_it_is(tmp_path: Path) -> None:
             assert torch.equal(tensor, before[name])
 
 
+@pytest.mark.slow
 def test_a_half_network_exports_as_fp32(tmp_path: Path) -> None:
     net = _network(depth=2)
     path = rr.export_onnx(net.half(), tmp_path / "a.onnx", shape=(1, 3, 8, 8), dynamic=False)
@@ -330,6 +341,7 @@ def test_unwritable_target(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_failure_late_in_the_export_leaves_the_old_file(
     network: rr.networks.RestorationNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

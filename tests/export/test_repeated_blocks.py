@@ -59,6 +59,7 @@ def test_kinds_are_of_equal_attributes_and_shapes() -> None:
     assert not any("forward" in vars(module) for module in network.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_file_is_as_if_every_block_had_been_traced(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
