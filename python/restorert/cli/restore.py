@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from restorert.cli.options import (
     add_deploy,
@@ -22,6 +22,7 @@ from restorert.errors import InputError
 from restorert.terminal import console, progress_bars
 
 if TYPE_CHECKING:
+    from restorert.pictures.grid import Tile
     from restorert.restore.protocol import Engine
 
 # In pixels; no camera's picture has a longer side.
@@ -176,9 +177,7 @@ def run_video(options: argparse.Namespace) -> int:
     return 0
 
 
-def _engine(
-    options: argparse.Namespace, tile: Literal["auto"] | int | None, *, one_size: bool = False
-) -> Engine:
+def _engine(options: argparse.Namespace, tile: Tile, *, one_size: bool = False) -> Engine:
     """The engine of --engine, or one of --weights and --model that is built when it is needed."""
     from restorert import EngineOnDemand, SelfEnsemble, load_engine
 
@@ -223,7 +222,7 @@ def _shipped(model: str | None) -> Path:
     return shipped[name]
 
 
-def tile_of(text: str) -> Literal["auto"] | int | None:
+def tile_of(text: str) -> Tile:
     """What --tile means."""
     if text == "auto":
         return "auto"

@@ -6,17 +6,16 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from restorert.errors import InputError
 from restorert.files import sha256_of
-from restorert.pictures.files import FORMATS, read_image
+from restorert.pictures.files import list_pictures, read_image
 from restorert.pictures.grid import Box, tile_grid
 from restorert.pictures.padding import pad
-from restorert.pictures.pixels import to_unit_range
+from restorert.pictures.pixels import to_unit_range, with_channels
 from restorert.spec import NetworkSpec
 
 PATCH = 256
@@ -59,7 +58,7 @@ def picture_files(images: str | os.PathLike[str] | Iterable[str | os.PathLike[st
     if not isinstance(images, (str, os.PathLike)):
         files = [Path(image) for image in images]
     elif Path(images).is_dir():
-        files = sorted(p for p in Path(images).iterdir() if p.suffix.lower() in FORMATS)
+        files = list_pictures(images)
     else:
         files = [Path(images)]
     if not files:
@@ -110,7 +109,8 @@ def read_patches(
     # Decoded again, one by one: all pictures of a folder at once may not fit into memory.
     crops: dict[tuple[int, int, Box], NDArray[np.float32]] = {}
     for picture in sorted({index for _, index, _ in chosen}):
-        planes = _planes(read_image(files[picture][1]).pixels, spec.in_channels)
+        pixels = read_image(files[picture][1]).pixels
+        planes = with_channels(to_unit_range(pixels), spec.in_channels)
         for key in chosen:
             if key[1] == picture:
                 top, left, bottom, right = key[2]
@@ -125,14 +125,6 @@ def read_patches(
         ]
     references = tuple(clean) if noise and spec.in_channels == spec.out_channels else None
     return Patches(tuple(inputs), references, {path.name: d for d, path in files}, noise)
-
-
-def _planes(pixels: NDArray[Any], channels: int) -> NDArray[np.float32]:
-    """[H, W, C] integers -> [channels, H, W] in [0, 1]; one channel is their mean."""
-    (planes,) = to_unit_range(pixels[None])
-    if channels == 1:
-        planes = planes.mean(axis=0, keepdims=True)
-    return planes[np.arange(channels) % planes.shape[0]]
 
 
 def _padded(crop: NDArray[np.float32], spec: NetworkSpec) -> NDArray[np.float32]:

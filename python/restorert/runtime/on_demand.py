@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from restorert.engine.profile import ShapeProfile
 from restorert.networks import RestorationNetwork
+from restorert.pictures.grid import Tile, tile_side
 from restorert.progress import Progress
 from restorert.runtime.build import build_engine
 from restorert.runtime.engine import Engine
@@ -46,14 +47,14 @@ class EngineOnDemand:
         *,
         precision: str = "fp32",
         runner: str = "auto",
-        tile: Literal["auto"] | int | None = "auto",
+        tile: Tile = "auto",
         one_size: bool = False,
         deploy: bool = True,
         building: Building = contextlib.nullcontext,
     ) -> None:
         self.network = network
         self.spec = network.spec
-        self.tile = self.spec.tile if tile == "auto" else tile
+        self.tile = tile_side(tile, self.spec)
         self.one_size = one_size
         self.engine: Engine | None = None
         self._arguments: dict[str, Any] = {

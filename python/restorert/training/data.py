@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restorert.errors import InputError, PictureError
-from restorert.pictures.files import FORMATS, read_image
+from restorert.pictures.files import FORMATS, list_pictures, read_image
+from restorert.pictures.pixels import to_8_bits
 from restorert.training.degradations import Degradation, Picture, convolve, line_kernel, to_unit
 
 Levels = NDArray[np.uint8]
@@ -51,7 +52,7 @@ def read_photographs(
     folder = Path(folder)
     if not folder.is_dir():
         raise PictureError(f"{folder}: no such folder of photographs")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in FORMATS)
+    paths = list_pictures(folder)
     if not paths:
         raise PictureError(
             f"{folder}: no pictures in it; put photographs there ({', '.join(FORMATS)})"
@@ -70,10 +71,8 @@ def read_photographs(
 
 
 def _to_rgb8(pixels: NDArray[Any]) -> Levels:
-    if pixels.dtype == np.uint16:
-        pixels = np.rint(pixels / 257.0).astype(np.uint8)
-    rgb = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-    return np.ascontiguousarray(rgb)
+    levels = to_8_bits(pixels)
+    return np.ascontiguousarray(np.broadcast_to(levels, (*levels.shape[:2], 3)))
 
 
 def shrink(levels: Levels, factor: int) -> Levels:

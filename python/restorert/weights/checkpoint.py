@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from restorert.errors import CheckpointError
+from restorert.errors import CheckpointError, reason_of
 from restorert.weights.tensorflow import read_tensorflow, tensorflow_prefix
 
 Format = Literal["torch-zip", "torch-legacy", "safetensors", "tensorflow"]
@@ -134,7 +134,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise CheckpointError(
-            f"{path}: damaged or truncated safetensors file ({_one_line(error)}); download it again"
+            f"{path}: damaged or truncated safetensors file ({reason_of(error)}); download it again"
         ) from None
     except MemoryError:
         raise CheckpointError(f"{path}: not enough memory to read this checkpoint") from None
@@ -143,10 +143,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     state_dict, key = _unwrap(path, content)
     source = CheckpointSource(path.absolute(), kind, key, metadata)
     return Checkpoint(_canonical(path, state_dict), source)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _recognise(path: Path) -> Format:
@@ -160,7 +156,7 @@ def _recognise(path: Path) -> Format:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; check the path") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        reason = getattr(error, "strerror", None) or _one_line(error)
+        reason = reason_of(error)
         raise CheckpointError(f"{path}: cannot be read ({reason})") from None
 
     if not head:
@@ -263,7 +259,7 @@ def _load_failure(path: Path, error: Exception) -> str:
             f"{path} holds pickled objects that are no tensors ({reason}); save "
             "net.state_dict() alone"
         )
-    return f"{path}: damaged or truncated checkpoint ({_one_line(error)}); download it again"
+    return f"{path}: damaged or truncated checkpoint ({reason_of(error)}); download it again"
 
 
 def _unwrap(path: Path, content: Any) -> tuple[Mapping[str, Tensor], str]:
