@@ -1,4 +1,4 @@
-"""What every command line does alike: mistakes and failures are one line, never a traceback."""
+"""Shared by all command lines: errors are printed as one line, never as a traceback."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import Any, NoReturn
 
 from restorert.errors import Cure, InputError, RestorertError
 
-__all__ = ["Parser", "guarded", "number", "print_error"]
-
 
 class Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line, without the usage."""
+    """Reports a usage error on one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see: {self.prog} --help")
@@ -23,13 +21,13 @@ class Parser(argparse.ArgumentParser):
 def guarded(
     program: str, work: Callable[[], int], cures: Mapping[Cure, str] = MappingProxyType({})
 ) -> int:
-    """The exit status of ``work``, or that of its failure, which is told on stderr.
+    """The exit status of ``work``; if it fails, print the error and return the status for it.
 
-    ``cures`` are the program's words for what would help.
+    ``cures`` are the program's words for each `Cure`.
     """
     try:
         return work()
-    except BrokenPipeError:  # the reader of a pipe has gone, as `| head` does
+    except BrokenPipeError:  # the reading end of the pipe was closed, as by `| head`
         sys.stdout = None  # type: ignore[assignment]
         return 141
     except (RestorertError, OSError, MemoryError) as error:
@@ -43,16 +41,16 @@ def guarded(
 def print_error(
     program: str, error: Exception, cures: Mapping[Cure, str] = MappingProxyType({})
 ) -> None:
-    """One line on stderr."""
-    told = error.told(cures) if isinstance(error, RestorertError) else str(error)
-    text = " ".join(told.split()) or type(error).__name__
+    """Print an error on one line to stderr."""
+    message = error.worded(cures) if isinstance(error, RestorertError) else str(error)
+    text = " ".join(message.split()) or type(error).__name__
     print(f"{program}: error: {text}", file=sys.stderr)
 
 
 def number(
     kind: type[int] | type[float], least: float, most: float | None = None
 ) -> Callable[[str], Any]:
-    """An argument's ``type``: numbers from ``least`` to ``most``; NaN is none."""
+    """An argparse ``type`` that accepts numbers from ``least`` to ``most``, but not NaN."""
 
     def convert(text: str) -> Any:
         bounds = f">= {least}" if most is None else f"from {least} to {most}"

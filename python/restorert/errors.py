@@ -1,4 +1,4 @@
-"""Every error a caller of restorert can meet: one line that says what is wrong and what to do."""
+"""Every error that restorert raises: one line that says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from typing import Any
 
 
 class Cure(Enum):
-    """What would help, in the words of the Python interface; a front end puts in its own."""
+    """The remedy for an error, worded for Python users; a front end can substitute its own words."""
 
     BUILD = "build it again with build_engine_file"
     CALIBRATE = "quantize_network makes one"
     FP32 = "use fp32, or limit= allows more"
     EXPORT = "export_onnx makes one"
     KEEP_LAYERS = 'keep_fp16="auto" keeps the layers that harm most in fp16, limit= allows more'
-    OTHER_RUNNER = 'runner="auto" takes one that works here'
+    OTHER_RUNNER = 'runner="auto" picks one that works here'
     PICTURES = "restore_image is for pictures"
     TILES = "restore in smaller tiles: tile=N"
 
 
 class RestorertError(Exception):
-    """Base of all errors raised by restorert; the message is one line, fit to show to a user.
+    """Base of all errors raised by restorert; the message is one line that a user can read.
 
     Attributes:
-        cure: what would help, where the message does not say it already.
+        cure: the remedy, unless the message already names it.
     """
 
     def __init__(self, message: str, cure: Cure | None = None) -> None:
         super().__init__(message)
         self.cure = cure
 
-    def told(self, words: Mapping[Cure, str]) -> str:
-        """The message, its cure in the ``words`` of a front end, else in `Cure`'s own."""
+    def worded(self, words: Mapping[Cure, str]) -> str:
+        """The message followed by its cure, in ``words`` if they have it, else in `Cure`'s own."""
         fact = str(self.args[0])
         return fact if self.cure is None else f"{fact}; {words.get(self.cure, self.cure.value)}"
 
     def __str__(self) -> str:
-        return self.told({})
+        return self.worded({})
 
 
 class UnknownNetworkError(RestorertError, KeyError):
@@ -62,11 +62,11 @@ class BuildError(RestorertError):
 
 
 class EngineMismatchError(RestorertError):
-    """A built engine that belongs to another version, device or plugin library."""
+    """An engine that was built for another version, device or plugin library."""
 
 
 class DeviceMemoryError(RestorertError, MemoryError):
-    """Not enough memory for the asked input size."""
+    """Not enough memory for the requested input size."""
 
 
 class PictureError(RestorertError):
@@ -74,7 +74,7 @@ class PictureError(RestorertError):
 
 
 class VideoError(RestorertError):
-    """A video file that cannot be read, or that the file to write cannot hold."""
+    """A video that cannot be read, or that the output format cannot hold."""
 
 
 class RecipeError(RestorertError):
@@ -82,14 +82,14 @@ class RecipeError(RestorertError):
 
 
 class CalibrationError(RestorertError):
-    """A calibration cache that is not valid, or is of another network."""
+    """A calibration cache that is not valid or belongs to another network."""
 
 
 class QualityError(RestorertError):
-    """A precision that harms the pictures more than its limit allows; the message says how much.
+    """A precision that loses more PSNR than its limit allows; the message says how much.
 
     Attributes:
-        calibration: the `CalibrationCache` that `quantize_network` refused, for another try.
+        calibration: the `CalibrationCache` that `quantize_network` rejected, for another attempt.
         saved: the file that it was written to, if any.
     """
 
@@ -101,16 +101,16 @@ def not_finite(network: str) -> RestorertError:
     """The error for a network that returned NaN or infinity."""
     return RestorertError(
         f"{network} returned values that are not finite; build its engine in fp32 or bf16, or, "
-        "where it is fp32, get its weights again"
+        "if it is fp32 already, download its weights again"
     )
 
 
 def printable(text: str) -> str:
-    """``text`` from a file, fit for one line: control characters become question marks."""
+    """``text`` with control characters replaced by question marks, so that it fits on one line."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a library or the system failed, on one line; of an OSError without number and file."""
+    """Why a library or the system failed, on one line; an OSError without its number and file."""
     text = " ".join(str(getattr(error, "strerror", None) or error).split())
     return printable(text[:160]) or type(error).__name__

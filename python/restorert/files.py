@@ -1,4 +1,4 @@
-"""Writing files so that no reader, and no crash, ever meets half of one."""
+"""Atomic file writes: neither a reader nor a crash ever leaves half a file."""
 
 from __future__ import annotations
 
@@ -12,23 +12,14 @@ from pathlib import Path
 
 from restorert.errors import InputError, RestorertError
 
-__all__ = [
-    "check_output",
-    "check_replaceable",
-    "remove_remains",
-    "replace_atomically",
-    "sha256_of",
-    "writing",
-]
-
 
 @contextlib.contextmanager
 def replace_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A path beside ``path`` to write to; renamed over it on success, removed on any failure.
+    """Yield a temporary path next to ``path``: renamed over it on success, removed on failure.
 
-    The file keeps ``path``'s suffix, since many writers choose the format by it. An existing
-    ``path`` stays as it was until the rename and keeps its permissions; a symbolic link keeps
-    pointing to its target, whose content is replaced.
+    The temporary file has ``path``'s suffix, since many writers choose the format by it. An
+    existing ``path`` is untouched until the rename and keeps its permissions; a symbolic link
+    still points to its target, whose content is replaced.
 
     Raises:
         OSError: the folder does not exist or cannot be written, or ``path`` is a folder or device.
@@ -40,7 +31,7 @@ def replace_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         # Without this a crash soon after the rename could leave an empty file under the name.
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
-        temporary.chmod(mode & 0o7777)  # writers that rename by themselves leave another
+        temporary.chmod(mode & 0o7777)  # a writer that renames its own file changes the mode
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -50,10 +41,10 @@ def replace_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
 def writing(
     path: str | os.PathLike[str], error: type[RestorertError] = InputError
 ) -> Iterator[Path]:
-    """`replace_atomically` of a file that the user named: a failure is one line.
+    """`replace_atomically` for a file that the user named: raises ``error``, one line.
 
     Raises:
-        RestorertError: ``error``; the file cannot be written.
+        RestorertError: of type ``error``; the file cannot be written.
     """
     try:
         with replace_atomically(path) as temporary:
@@ -63,23 +54,19 @@ def writing(
 
 
 def check_replaceable(path: str | os.PathLike[str]) -> None:
-    """Raise before the work what `replace_atomically` of ``path`` would raise after it.
-
-    Raises:
-        OSError: as `replace_atomically`.
-    """
+    """Raise the OSError of `replace_atomically` for ``path`` now, before any work is done."""
     _create_beside(path)[1].unlink()
 
 
 def check_output(path: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None) -> None:
-    """Refuse, before the work, a file that cannot be written or that the work reads.
+    """Raise, before any work is done, if ``path`` cannot be written or is also an input.
 
     Args:
         path: the file to write.
-        inputs: files that are read; None and those that do not exist are passed over.
+        inputs: files that are read; None and missing files are ignored.
 
     Raises:
-        InputError: the message says which and why.
+        InputError: the message names the file and the reason.
     """
     target = Path(path)
     reason: object = ""
@@ -101,10 +88,10 @@ def check_output(path: str | os.PathLike[str], *inputs: str | os.PathLike[str] |
 
 
 def _create_beside(path: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """Where ``path`` leads to, and a new empty file beside it."""
+    """``path`` with symbolic links resolved, and a new empty file next to it."""
     target = Path(os.path.realpath(path))
     with contextlib.suppress(FileNotFoundError):
-        # Not Path.exists, which some Pythons let pass over a name that is too long.
+        # Not Path.exists: some Python versions return False for a name that is too long.
         if not stat.S_ISREG(target.stat().st_mode):
             raise OSError(f"{target} exists and is not a regular file")
     temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}{target.suffix}")
@@ -113,14 +100,14 @@ def _create_beside(path: str | os.PathLike[str]) -> tuple[Path, Path]:
 
 
 def _prefix(target: Path) -> str:
-    # Hidden; cut, since a name near the limit of the file system leaves no room for more.
+    # Hidden. Truncated, so that the suffix still fits if the name is near the length limit.
     return f".{target.stem[:100]}~"
 
 
 def remove_remains(path: Path) -> None:
-    """Remove what processes left that were killed inside `replace_atomically` of ``path``.
+    """Remove temporary files left by processes killed inside `replace_atomically` of ``path``.
 
-    Only for who holds a lock on ``path``: a process still writing would lose its file.
+    The caller must hold a lock on ``path``: a process still writing would lose its file.
     """
     for remains in path.parent.iterdir():
         if remains.name.startswith(_prefix(path)) and remains.suffix == path.suffix:
@@ -129,17 +116,8 @@ def remove_remains(path: Path) -> None:
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Hex SHA-256 of a file's bytes."""
-    with open(path, "rb") as stream:
-        return (
-            hashlib.file_digest(stream, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _sha256_in_chunks(stream)
-        )
-
-
-def _sha256_in_chunks(stream: object) -> str:
-    # hashlib.file_digest came with Python 3.11.
     digest = hashlib.sha256()
-    while chunk := stream.read(1 << 20):  # type: ignore[attr-defined]
-        digest.update(chunk)
+    with open(path, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""How long work tells how far it is."""
+"""Progress reports of long-running work."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 Progress = Callable[[str, float], None]
-"""Called with what is being done and the share done, 0 to 1."""
+"""Called with the name of the current step and the fraction done, 0 to 1."""
 
 T = TypeVar("T")
 
 
 @contextlib.contextmanager
 def stage(what: str, progress: Progress | None) -> Iterator[None]:
-    """Work whose share is not known until it is done."""
+    """Report the start and the end of work that cannot report how far it is."""
     if progress:
         progress(what, 0.0)
     yield
@@ -23,7 +23,7 @@ def stage(what: str, progress: Progress | None) -> Iterator[None]:
 
 
 def counted(items: Sequence[T], what: str, progress: Progress | None, done: int = 0) -> Iterator[T]:
-    """The items after the first ``done``; ``progress`` is told before each, and at the end."""
+    """Iterate the items after the first ``done``, reporting before each and at the end."""
     for index in range(done, len(items)):
         if progress:
             progress(what, index / len(items))

@@ -1,4 +1,4 @@
-"""Dataclasses read from JSON or TOML that anybody may have written, edited or damaged."""
+"""Reading dataclasses from JSON or TOML that may be hand-edited or damaged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from restorert.errors import InputError, printable
 
 Scalar = str | int | float | None
 Facts = dict[str, Scalar | list[Scalar]]
-"""A table of plain values and lists of them."""
+"""A table of scalars and lists of scalars."""
 
 
 def read_record(
@@ -24,19 +24,20 @@ def read_record(
     prefix: str = "",
     ignore: tuple[str, ...] | None = (),
 ) -> dict[str, Any]:
-    """The arguments of a dataclass out of a mapping, each checked against its annotation.
+    """A dataclass's constructor arguments from a mapping, each checked against its annotation.
 
     Args:
         record: the dataclass. Its annotations are str, int, float, None, tables and lists of them.
-        raw: from JSON or TOML.
-        converters: field -> what makes its value of the raw one, instead of the check; it raises
-            InputError.
-        keys: field -> its key in ``raw``, where that is another.
-        prefix: what the messages put before a key.
-        ignore: further keys that may stand there; None takes any.
+        raw: the parsed JSON or TOML.
+        converters: field -> function that converts the raw value, used instead of the check; it
+            raises InputError.
+        keys: field -> its key in ``raw``, if the two differ.
+        prefix: prepended to keys in messages.
+        ignore: further keys that are allowed; None allows any.
 
     Raises:
-        InputError: no mapping; a key that is missing, unknown or of another type. It names the key.
+        InputError: not a mapping, or a key is missing, unknown or has a value of the wrong type;
+            the message names the key.
     """
     if not isinstance(raw, dict):
         raise InputError(f"{prefix.removesuffix('.') or 'it'} must be a table")
@@ -62,7 +63,7 @@ def read_record(
 
 
 def check_value(value: object, hint: Any, key: str) -> None:
-    """Raise InputError, naming ``key``, where ``value`` is not of the annotated type."""
+    """Raise InputError, naming ``key``, unless ``value`` is of the annotated type."""
     if typing.get_origin(hint) is dict and isinstance(value, dict):
         item_hint = typing.get_args(hint)[1]
         for item, inner in value.items():
@@ -79,7 +80,7 @@ def _fits(value: object, hint: Any) -> bool:
         return isinstance(value, (list, tuple)) and all(_fits(v, arguments[0]) for v in value)
     if origin is dict:
         return isinstance(value, dict) and all(_fits(v, arguments[1]) for v in value.values())
-    if isinstance(value, bool):  # an int to Python alone
+    if isinstance(value, bool):  # a subclass of int
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)
 
@@ -93,5 +94,5 @@ def _words(hint: Any) -> str:
         said = dict.fromkeys(_words(a) for a in arguments if a is not type(None))
         return " or ".join(said)
     if origin in (list, tuple):
-        return f"a list, each item of it {_words(arguments[0])}"
+        return f"a list in which each item is {_words(arguments[0])}"
     return _WORDS.get(origin or hint, "a table")

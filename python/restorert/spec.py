@@ -1,4 +1,4 @@
-"""What engines, the command line and the benchmarks must know of a network, as data."""
+"""The facts about a network that engines, the command line and the benchmarks need."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ Rounding = Literal["nearest", "truncate"]
 
 
 def padded_size(size: int, multiple: int, smallest: int = 1) -> int:
-    """The least multiple of ``multiple`` that holds ``size`` and ``smallest`` pixels."""
+    """The smallest multiple of ``multiple`` that is >= ``size`` and >= ``smallest``."""
     return -(-max(size, smallest) // multiple) * multiple
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Sizes of a network: the base of each family's own.
+    """Sizes of a network: the base class of each family's config.
 
     Attributes:
-        in_channels: channels of the picture, in and, where a family does not say otherwise, out.
+        in_channels: channels of the input and, unless a family overrides it, of the output.
     """
 
     in_channels: int = 3
 
     @property
     def out_channels(self) -> int:
-        """As many as come in."""
+        """Channels of the output; by default those of the input."""
         return self.in_channels
 
     @property
@@ -38,7 +38,7 @@ class NetworkConfig:
 
     @property
     def _family(self) -> str:
-        """What messages call the network."""
+        """The network's name in messages."""
         return type(self).__name__.removesuffix("Config")
 
 
@@ -47,8 +47,8 @@ class NetworkSpec:
     """One published variant of a network.
 
     Sizes are in pixels. ``tile`` is the crop side the authors test with (overlapping crops are
-    averaged), or None where they feed whole pictures: for networks with instance statistics the
-    crop changes the result, so it belongs to the variant and not to the user's memory.
+    averaged), or None if they feed whole pictures: in networks with instance statistics the crop
+    size changes the result, so the variant records it.
     """
 
     name: str
@@ -62,22 +62,22 @@ class NetworkSpec:
     training_patch: int | None = None
     tile: int | None = None
     rounding: Rounding = "nearest"
-    """How the authors turn the result into integers."""
+    """How the authors convert the result to integers."""
     fp32_parts: tuple[str, ...] = ()
-    """What stays in float32 at every precision, in words; the modules themselves enforce it."""
+    """Parts that stay in float32 at every precision, in words; the modules enforce it."""
     paper_psnr: tuple[str, float] | None = None
-    """Dataset and dB that the authors state for this variant."""
+    """Dataset, and the PSNR in dB that the authors report on it for this variant."""
     file_hint: str = ""
-    """Part of the published checkpoint's file name, where it does not follow from ``name``."""
+    """Part of the published checkpoint's file name, if it does not follow from ``name``."""
 
     @property
     def in_channels(self) -> int:
-        """Channels of the picture that goes in."""
+        """Channels of the input."""
         return int(self.config.in_channels)
 
     @property
     def out_channels(self) -> int:
-        """Channels of the picture that comes out."""
+        """Channels of the output."""
         return int(self.config.out_channels)
 
     @property
@@ -86,7 +86,7 @@ class NetworkSpec:
         return int(self.config.size_multiple)
 
     def shape_for(self, height: int, width: int, batch: int = 1) -> tuple[int, int, int, int]:
-        """The smallest [N, C, H, W] that the network takes and that holds such a picture."""
+        """The smallest valid [N, C, H, W] input that holds a picture of this size."""
         multiple = self.size_multiple
         rows, columns = (padded_size(size, multiple) for size in (height, width))
         return batch, self.in_channels, rows, columns
@@ -98,7 +98,7 @@ def by_name(*specs: NetworkSpec) -> dict[str, NetworkSpec]:
 
 
 def check_shape(spec: NetworkSpec, shape: tuple[int, ...]) -> None:
-    """Raise InputError unless ``shape`` is an [N, C, H, W] that the network takes."""
+    """Raise InputError unless ``shape`` is a valid [N, C, H, W] input of the network."""
     multiple = spec.size_multiple
     if len(shape) != 4 or not all(isinstance(size, int) and size > 0 for size in shape):
         raise InputError(f"shape {shape} is not [N, C, H, W] with positive sizes")

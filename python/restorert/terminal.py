@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def console() -> Console:
-    """Standard error as it is written: brackets in a file's name are no markup."""
+    """A rich console on standard error that prints text verbatim, brackets included."""
     from rich.console import Console
 
     return Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
@@ -23,7 +23,7 @@ def console() -> Console:
 
 @contextlib.contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """A callback that draws a bar for each phase; none where stderr is not a terminal."""
+    """Yield a callback that draws a bar per phase; no bars if stderr is not a terminal."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     shown = console()
@@ -47,7 +47,7 @@ def progress_bars() -> Iterator[Progress]:
 
 @contextlib.contextmanager
 def messages() -> Iterator[None]:
-    """Show on standard error what the library logs, a line each."""
+    """Print the library's log records to standard error, one line each."""
     log = logging.getLogger("restorert")
     handler, level = logging.StreamHandler(sys.stderr), log.level
     log.addHandler(handler)

@@ -125,7 +125,7 @@ def test_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
         ("workspace_mib = 1000000000", "expected 1 to"),
         ('workspace_mib = "4"', "builder.workspace_mib must be a whole number"),
         ('compute_capabilities = "8.9"', "builder.compute_capabilities must be a list"),
-        ("compute_capabilities = [8.9]", "a list, each item of it a string"),
+        ("compute_capabilities = [8.9]", "a list in which each item is a string"),
         ("fp16 = true", "unknown key 'builder.fp16'"),
         ('"a\\nb" = 1', r"unknown key 'builder.a\\nb'"),
     ],

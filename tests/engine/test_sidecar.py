@@ -209,7 +209,7 @@ def test_targets_that_are_no_text(built: Path, tmp_path: Path) -> None:
     original = json.loads(sidecar_path(built).read_text())
     sidecar_path(copy).write_text(json.dumps(original | {"targets": [None]}))
     with pytest.raises(
-        EngineMismatchError, match="targets must be a list, each item of it a string; build"
+        EngineMismatchError, match="targets must be a list in which each item is a string; build"
     ):
         rr.load_engine(copy)
 

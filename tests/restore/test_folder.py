@@ -95,7 +95,7 @@ def test_one_picture_stops_no_other(source: Path, tmp_path: Path) -> None:
     ):
         assert isinstance(error, DeviceMemoryError)
         assert str(error) == f"{path}: {fact}; restore in smaller tiles: tile=N"
-        assert error.told({Cure.TILES: "try --tile"}) == f"{path}: {fact}; try --tile"
+        assert error.worded({Cure.TILES: "try --tile"}) == f"{path}: {fact}; try --tile"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("CUDA error")])
