@@ -9,13 +9,13 @@ from typing import Any
 
 
 class Cure(Enum):
-    """The remedy for an error, worded for Python users; a front end can substitute its own words."""
+    """The remedy for an error, worded for Python users; a front end can use its own words."""
 
     BUILD = "build it again with build_engine_file"
     CALIBRATE = "quantize_network makes one"
     FP32 = "use fp32, or limit= allows more"
     EXPORT = "export_onnx makes one"
-    KEEP_LAYERS = 'keep_fp16="auto" keeps the layers that harm most in fp16, limit= allows more'
+    KEEP_LAYERS = 'keep_fp16="auto" keeps the most sensitive layers in fp16, limit= allows more'
     OTHER_RUNNER = 'runner="auto" picks one that works here'
     PICTURES = "restore_image is for pictures"
     TILES = "restore in smaller tiles: tile=N"

@@ -195,7 +195,7 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ("inspect hinet --kernels -3", "argument --kernels: must be a whole number >= 0"),
         (
             "classify a.png --weights hinet-tiny hinet-tiny",
-            "hinet-tiny is no degradation classifier: give ENCODER, then CLASSIFIER",
+            "hinet-tiny is not a degradation classifier: give ENCODER, then CLASSIFIER",
         ),
         ("export --model hinet -o a.onnx --shapes 1x3x17x16", "17x16 is 32x16"),
         ("restore a.png b.png --model hinet", "no weights of hinet come with the package: give a"),

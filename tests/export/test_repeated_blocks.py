@@ -47,8 +47,8 @@ class Network(RestorationNetwork):
 
 def test_kinds_are_of_equal_attributes_and_shapes() -> None:
     network = Network()
-    with blocks_replaced(network) as replacement:
-        assert [kind.block for kind in replacement.kinds] == [
+    with blocks_replaced(network) as kinds:
+        assert [kind.block for kind in kinds] == [
             network.blocks[0],
             network.blocks[2],
             network.wide[1],

@@ -246,7 +246,7 @@ def test_command_line_errors_are_one_line(
         (["classify", here, "--weights", encoder, str(damaged)], "damaged"),
         (
             ["classify", here, "--weights", encoder, str(tmp_path / "other.pth")],
-            "1 tensors (first a?[31m) that are no degradation classifier's",
+            "1 tensors (first a?[31m) that are not a degradation classifier's",
         ),
         (
             ["classify", here, "--weights", str(tmp_path / "hinet.safetensors"), decoder],

@@ -284,7 +284,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 
 
 def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(CheckpointError, match="cannot write"):
         save_network(small(), tmp_path / "missing" / "net.safetensors")
     with pytest.raises(CheckpointError, match="not a regular file"):
         save_network(small(), tmp_path)

@@ -239,7 +239,7 @@ def one_record(folder: Path, value: bytes, data: bytes = VALUES.tobytes()) -> Pa
         (files.record([2, 3, 4], 0, 96, CRC ^ 1), "the checksum of 'v' is wrong"),
         (files.record([2, 3, 5], 0, 96, CRC), "of shape (2, 3, 5) has 96 bytes"),
         (files.record([2, 3, 5], 0, 120, CRC), "larger than the data files"),
-        (files.record([2, 3, 4], 8, 96, CRC), "ends behind the data file's 96 bytes, at 104"),
+        (files.record([2, 3, 4], 8, 96, CRC), "ends beyond the data file's 96 bytes, at 104"),
         (files.record([2, 3, 4], -8, 96, CRC), "negative"),
         (files.record([-2, -3, 4], 0, 96, CRC), "negative"),
         (files.record([2**40, 2**20], 0, 2**62, CRC), "larger than the data files"),
@@ -249,11 +249,11 @@ def one_record(folder: Path, value: bytes, data: bytes = VALUES.tobytes()) -> Pa
         (files.record([2, 3, 4], 0, 96, CRC, dtype=8), "TensorFlow's type 8"),
         (files.record([2, 3, 4], 0, 96, CRC, extra=files.nested(7, b"")), "saved in slices"),
         (files.number(1, 1) + files.nested(2, files.number(3, 1)), "unknown rank"),
-        (files.number(1, 1) + files.number(2, 1), "field 2 is no message"),
-        (files.nested(1, b"x"), "field 1 is no number"),
+        (files.number(1, 1) + files.number(2, 1), "field 2 is not a message"),
+        (files.nested(1, b"x"), "field 1 is not a number"),
         (b"\x0a\xff\x01", "longer than its record"),
         (b"\x0b", "wire type 3"),
-        (b"\x08" + b"\xff" * 10, "a number without an end"),
+        (b"\x08" + b"\xff" * 10, "an unterminated number"),
     ],
 )
 def test_hostile_records(tmp_path: Path, value: bytes, said: str) -> None:

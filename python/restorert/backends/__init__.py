@@ -1,4 +1,4 @@
-"""The backends: one folder each, and one entry of the list."""
+"""The backends: each is one folder and one entry in the list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from restorert.errors import InputError, RestorertError, RunnerUnavailableError
 
 __all__ = ["BACKENDS", "Backend", "Runner", "backend_of", "choose", "runner_names"]
 
-# Adding a backend: one folder beside this file, one line here, where "auto" shall try it.
+# To add a backend, add a folder next to this file and a line here, at its place in "auto".
 BACKENDS: list[Backend] = [
     TensorRTBackend(TENSORRT),
     TensorRTBackend(TENSORRT_RTX),
@@ -25,15 +25,15 @@ BACKENDS: list[Backend] = [
 
 
 def runner_names() -> list[str]:
-    """What ``runner=`` takes."""
+    """The valid values of ``runner=``."""
     return ["auto", *(backend.name for backend in BACKENDS)]
 
 
 def backend_of(name: str) -> Backend:
-    """The backend of this name.
+    """The backend called ``name``.
 
     Raises:
-        InputError: there is none; the message lists the names.
+        InputError: unknown name; the message lists the known ones.
     """
     for backend in BACKENDS:
         if backend.name == name:
@@ -48,18 +48,18 @@ def choose(
     precision: str | None = None,
     to_run: bool = True,
 ) -> Backend:
-    """The first backend of the list that ``runner`` can mean and that works here.
+    """The first backend in the list that matches ``runner`` and works on this machine.
 
     Args:
-        runner: a name; "auto" means any. Where a backend of the name cannot be used, another that
-            stands in for it may be.
-        given: what it may take: "onnx", "network" or both.
-        precision: that it must have; None asks for none.
-        to_run: False where an engine is only built, for which TensorRT-RTX needs no GPU.
+        runner: a name, or "auto" for any. If the named backend cannot be used, one that stands in
+            for it is used instead.
+        given: what the backend may take: "onnx", "network" or both.
+        precision: the backend must support it; None for no requirement.
+        to_run: False to only build an engine, for which TensorRT-RTX needs no GPU.
 
     Raises:
-        InputError: unknown name, or a backend that takes something else or lacks the precision.
-        RunnerUnavailableError: none can be used here; the message says why.
+        InputError: unknown name, or the backend takes something else or lacks the precision.
+        RunnerUnavailableError: none works on this machine; the message says why.
     """
     if runner != "auto":
         backend_of(runner)
@@ -89,4 +89,4 @@ def _check_fit(backend: Backend, given: Sequence[str], precision: str | None) ->
         )
     if precision is not None and precision not in backend.precisions:
         others = ", ".join(other.name for other in BACKENDS if precision in other.precisions)
-        raise InputError(f"the {backend.name} runner has no {precision}; it is there with {others}")
+        raise InputError(f"the {backend.name} runner has no {precision}; {others} have it")

@@ -1,4 +1,4 @@
-"""The interface of a backend: checking its library, building engines, loading and running them."""
+"""The interface of a backend: checks its library, and builds, loads and runs engines."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class Runner(Protocol):
-    """A loaded engine: tensor in, tensor out, nothing else.
+    """A loaded engine: takes a tensor and returns a tensor.
 
     Attributes:
         name, version: of the library that runs it.
-        precision: what the arithmetic really is.
+        precision: the precision it really computes in.
         device: the processor it runs on.
-        torch_device: where inputs must be and outputs are.
-        profile: accepted shapes; None takes any.
+        torch_device: the device of inputs and outputs.
+        profile: accepted shapes; None for any.
     """
 
     name: str
@@ -40,9 +40,10 @@ class Runner(Protocol):
     profile: ShapeProfile | None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] float32 on ``torch_device``, contiguous, H and W in the network's multiples.
+        """Run on a contiguous float32 [N, C, H, W] on ``torch_device``.
 
-        The result is the caller's: a later call does not overwrite it.
+        H and W are multiples of the network's size multiple. The result belongs to the caller: a
+        later call does not overwrite it.
         """
         ...
 
@@ -51,14 +52,14 @@ class Backend:
     """One way to run networks: an entry of `restorert.backends.BACKENDS`.
 
     Attributes:
-        name: what ``runner=`` and sidecars say.
-        takes: "onnx" where ONNX files are built into engine files, see `build` and `load`;
-            "network" where the network itself runs in memory, see `run`.
-        precisions: that it can be asked for.
+        name: its name in ``runner=`` and in sidecars.
+        takes: "onnx" if it builds ONNX files into engine files, see `build` and `load`; "network"
+            if it runs the network itself in memory, see `run`.
+        precisions: the precisions it supports.
         suffix: of its engine files.
-        options: fields of `BuilderOptions` that change what it builds.
-        stands_in_for: names of backends in whose place this one may be used.
-        uses_plugins: whether its engines may hold layers of restorert's TensorRT plugin library.
+        options: fields of `BuilderOptions` that affect what it builds.
+        stands_in_for: names of backends that this one may replace.
+        uses_plugins: whether its engines may use layers of restorert's TensorRT plugin library.
     """
 
     name: str
@@ -70,10 +71,10 @@ class Backend:
     uses_plugins: bool = False
 
     def check_runnable(self) -> None:
-        """Raise RunnerUnavailableError where it cannot run here."""
+        """Raise RunnerUnavailableError if it cannot run on this machine."""
 
     def check_buildable(self) -> None:
-        """Raise RunnerUnavailableError where engines cannot be built here."""
+        """Raise RunnerUnavailableError if it cannot build engines on this machine."""
         self.check_runnable()
 
     def version(self) -> str:
@@ -81,7 +82,7 @@ class Backend:
         raise NotImplementedError
 
     def device(self) -> Device:
-        """The device engines are built for; the CPU where there is none of the right kind."""
+        """The device that engines are built for; the CPU if the right kind is missing."""
         return device.cpu()
 
     def onnx_precision(self, precision: str) -> str:
@@ -89,19 +90,20 @@ class Backend:
         return precision
 
     def arithmetic(self, precision: str) -> str:
-        """What fp32, fp16 or bf16 is computed in on this machine's device."""
+        """The precision that fp32, fp16 or bf16 is really computed in on this machine."""
         return precision
 
     def build(self, request: BuildRequest, target: Path, progress: Progress | None) -> Built:
         """Write an engine file; ``target`` is replaced only when the file is complete.
 
         Raises:
-            BuildError: the library refused.
+            BuildError: the library failed, or ran nothing in the requested precision; one line.
+            RunnerUnavailableError: the library is not usable.
         """
         raise NotImplementedError
 
     def load(self, path: Path, sidecar: Sidecar) -> Runner:
-        """Load a file whose sidecar has been checked.
+        """Load an engine file whose sidecar has been checked.
 
         Raises:
             EngineMismatchError: the library cannot load it.
@@ -109,9 +111,9 @@ class Backend:
         raise NotImplementedError
 
     def run(self, network: RestorationNetwork, precision: str, *, deploy: bool = True) -> Runner:
-        """Take a network itself, in its deploy form or as published.
+        """Make a runner of the network itself, in its deploy form or as published.
 
         Raises:
-            InputError: a weight that overflows the precision.
+            InputError: a weight overflows the precision.
         """
         raise NotImplementedError

@@ -1,1 +1,1 @@
-"""restorert COMMAND: pictures, videos, engines, INT8 calibration, and what works here."""
+"""The command line: restorert COMMAND."""

@@ -1,4 +1,4 @@
-"""restorert build, restorert calibrate and restorert export: from networks to files."""
+"""restorert build, restorert calibrate and restorert export."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ def add_to(commands: Any) -> None:
     build.add_argument("--onnx", type=path, help="an ONNX file from `restorert export`")
     add_precision(build, "int8")
     build.add_argument(
-        "--images", type=path, metavar="DIR", help="pictures to calibrate int8 on, or to measure on"
+        "--images",
+        type=path,
+        metavar="DIR",
+        help="pictures to calibrate int8 or to measure on",
     )
     add_pictures(build)
     add_runner(build, in_memory=False)
@@ -75,9 +78,9 @@ def add_to(commands: Any) -> None:
         dest="workspace_mib",
         type=number(int, *RANGES["workspace_mib"]),
         metavar="MIB",
-        help="most scratch memory a TensorRT layer may use",
+        help="maximum scratch memory of a TensorRT layer",
     )
-    build.add_argument("-o", "--output", type=path, help="engine file; default: in the cache")
+    build.add_argument("-o", "--output", type=path, help="engine file; default: one in the cache")
     build.set_defaults(command=run_build, parser=build)
 
     calibrate = commands.add_parser(
@@ -85,21 +88,21 @@ def add_to(commands: Any) -> None:
     )
     add_network(calibrate)
     calibrate.add_argument(
-        "--images", type=path, metavar="DIR", help="pictures as the network gets them"
+        "--images", type=path, metavar="DIR", help="typical input pictures of the network"
     )
     add_pictures(calibrate)
     calibrate.add_argument(
-        "--cache", type=path, metavar="FILE.json", help="scales of an earlier run, perhaps edited"
+        "--cache", type=path, metavar="FILE.json", help="scales of an earlier run, possibly edited"
     )
     calibrate.add_argument(
-        "--sensitivity", action="store_true", help="rank the layers by the harm that each does"
+        "--sensitivity", action="store_true", help="rank the layers by the loss that each causes"
     )
     builders = [backend.name for backend in BACKENDS if backend.takes == "onnx"]
     calibrate.add_argument(
         "--runner",
         default=builders[0],
         choices=builders,
-        help=f"what the deploy form is for; default {builders[0]}",
+        help=f"runner that the deploy form is for; default {builders[0]}",
     )
     add_deploy(calibrate)
     calibrate.add_argument("-o", "--output", type=path, required=True, metavar="FILE.onnx")
@@ -171,7 +174,7 @@ def run_build(options: argparse.Namespace) -> int:
 
 
 def profile_of(options: argparse.Namespace) -> ShapeProfile | None:
-    """What --shapes, or --minShapes, --optShapes and --maxShapes mean."""
+    """The profile of --shapes, or of --minShapes, --optShapes and --maxShapes."""
     from restorert.engine.profile import ShapeProfile, parse_shape
 
     bounds = [options.minShapes, options.optShapes, options.maxShapes]
@@ -187,7 +190,7 @@ def profile_of(options: argparse.Namespace) -> ShapeProfile | None:
 
 
 def _builder_options(options: argparse.Namespace, recipe: Recipe | None) -> BuilderOptions:
-    """The recipe's options, changed by the flags."""
+    """The recipe's options, overridden by the flags."""
     from restorert.engine.recipe import BuilderOptions
 
     changes = {name: getattr(options, name) for name in given(options, FLAGS)}
@@ -197,7 +200,7 @@ def _builder_options(options: argparse.Namespace, recipe: Recipe | None) -> Buil
 
 
 def _check_calibration(options: argparse.Namespace, precision: str, recipe: Recipe | None) -> None:
-    """Refuse int8 without anything to calibrate on, and options that need pictures."""
+    """Reject int8 without a calibration or pictures, and options that need pictures."""
     from restorert.weights import shipped_calibrations
 
     if precision != "int8":
@@ -221,7 +224,7 @@ def _on_pictures(
     backend: Backend,
     limits: dict[str, float],
 ) -> RestorationNetwork | Path:
-    """Calibrate int8 on --images; print what another precision costs on them, or refuse it."""
+    """Calibrate int8 on --images, or print and check the loss of another precision on them."""
     from restorert.quantize import check_quality, quality_of
     from restorert.runtime.onnx_cache import calibrated_path
 
@@ -229,9 +232,9 @@ def _on_pictures(
     ran = precision if precision == "int8" else backend.arithmetic(precision)
     limit = options.limit if options.limit is not None else limits.get(ran)
     if precision != "int8":
-        told = precision if ran == precision else f"{precision}, run as {ran} by {backend.name}"
+        shown = precision if ran == precision else f"{precision}, run as {ran} by {backend.name}"
         quality = quality_of(network, ran, patches)
-        console().print(f"{told}: {quality}")
+        console().print(f"{shown}: {quality}")
         check_quality(quality, ran, limit)
         return network
     arguments = {**_quantization(options), "limit": limit, "runner": backend.name}
@@ -284,7 +287,7 @@ def _quantization(options: argparse.Namespace) -> dict[str, Any]:
 def _quantize(
     network: RestorationNetwork, target: Path, patches: Patches | None, **arguments: Any
 ) -> QuantizationReport:
-    """Write an INT8 ONNX file and its calibration, and print what INT8 costs."""
+    """Write an INT8 ONNX file and its calibration, and print the loss."""
     from restorert import quantize_network
 
     try:
@@ -296,7 +299,7 @@ def _quantize(
         if error.saved is None:
             raise
         raise QualityError(
-            f"{error.told(CURES)}; the calibration is kept in {error.saved}: "
+            f"{error.worded(CURES)}; the calibration is kept in {error.saved}: "
             f"restorert calibrate --cache {error.saved} uses it"
         ) from None
     console().print(report)
@@ -304,7 +307,7 @@ def _quantize(
 
 
 def _patches(options: argparse.Namespace, network: RestorationNetwork) -> Patches:
-    """Patches of the pictures in --images."""
+    """Patches from the pictures in --images."""
     from restorert import read_patches
 
     count, noise = options.patches or 64, options.noise or 0.0

@@ -15,13 +15,13 @@ from restorert.errors import RestorertError
 def add_to(commands: Any) -> None:
     """Add the command to the parser."""
     doctor = commands.add_parser(
-        "doctor", help="say what works on this machine and what is missing"
+        "doctor", help="report what works on this machine and what is missing"
     )
     doctor.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print a line for each part of the installation."""
+    """Print one line per part of the installation."""
     import torch
 
     from restorert.backends import BACKENDS, Backend
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             backend.check_runnable()
         except RestorertError as error:
-            return f" {version}: builds, no: {error.told(CURES)}"
+            return f" {version}: builds, no: {error.worded(CURES)}"
         return f" {version}: builds, runs"
 
     gpu = device.cuda()
@@ -68,4 +68,4 @@ def _told(what: Callable[[], str], otherwise: str = "") -> str:
     try:
         return what()
     except RestorertError as error:
-        return otherwise + error.told(CURES)
+        return otherwise + error.worded(CURES)

@@ -20,7 +20,7 @@ _PLANNING = ("precision", "deploy", "size", "compute_capability", "kernels")
 def add_to(commands: Any) -> None:
     """Add the command to the parser."""
     inspect = commands.add_parser(
-        "inspect", help="say what an engine is, or what a plan of a network would move"
+        "inspect", help="describe an engine, or the memory traffic of a network's plan"
     )
     inspect.add_argument(
         "source", help="engine, checkpoint, ONNX file, or a name from `restorert networks`"
@@ -33,16 +33,16 @@ def add_to(commands: Any) -> None:
         "--kernels",
         type=number(int, 0),
         metavar="N",
-        help="show the N that move most; default 10",
+        help="show the N kernels that move most bytes; default 10",
     )
     inspect.set_defaults(command=run, parser=inspect)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what an engine is, or a plan."""
+    """Describe an engine, or plan a network."""
     from restorert.engine.sidecar import check_engine_file, read_sidecar, sidecar_path
 
-    # Beside a calibrated ONNX file stands its calibration.
+    # The .json next to an ONNX file is its calibration, not a sidecar.
     is_onnx = options.source.endswith(".onnx")
     if not is_onnx and sidecar_path(options.source).exists():
         refuse(options, _PLANNING, "with a built engine")
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _inspect_plan(options: argparse.Namespace) -> int:
-    """Plan a network and print what its kernels move, beside the floor."""
+    """Plan a network; print the bytes that its kernels move, and the lower bound."""
     from restorert import create_network, list_networks, load_network
     from restorert.backends.tensorrt.build import plan_of
     from restorert.backends.tensorrt.module import planner
@@ -81,7 +81,7 @@ def _inspect_plan(options: argparse.Namespace) -> int:
         source = load_network(options.source)
         spec = source.spec
     else:
-        raise InputError(f"{options.source} is no file and no network; see: restorert networks")
+        raise InputError(f"{options.source} is neither file nor network; see: restorert networks")
     if not isinstance(source, Path) and options.deploy:
         deployed = source.deploy(planner()).deployed
         print(f"deploy form: {', '.join(deployed) or 'as published'}")
@@ -115,7 +115,7 @@ def _inspect_plan(options: argparse.Namespace) -> int:
 
 
 def _print_kinds(kinds: dict[str, list[int | None]]) -> None:
-    """A line a kind: kernels and bytes."""
+    """Print one line per kind: number of kernels, and bytes."""
     counts, sizes = zip(*kinds.values(), strict=True)
     total = None if None in sizes else sum(sizes)
     rows: dict[str, list[Any]] = {**kinds, "all": [sum(counts), total]}
@@ -137,8 +137,8 @@ def _print_sidecar(sidecar: Sidecar) -> None:
         "device": device,
         "size": f"{sidecar.engine_bytes / 1e6:.1f} MB, built in {sidecar.build_seconds:.1f} s",
         "weights": ", ".join(filter(None, (sidecar.weights_sha256[:16], sidecar.weights_from)))
-        or "of its ONNX file",
-        "rebuild": sidecar.rebuild or "from its network: its weights are in no file",
+        or "from its ONNX file",
+        "rebuild": sidecar.rebuild or "from its network: the weights are not in a file",
     }
     for name, text in lines.items():
         print(f"{name:10s} {text}")

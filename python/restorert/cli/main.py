@@ -1,4 +1,4 @@
-"""restorert COMMAND: pictures, videos, engines, INT8 calibration, and what works here."""
+"""Restore pictures and videos, build engines, calibrate INT8 and check the installation."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of all commands; ``command`` of what it parses runs the one that was named."""
-    made = Parser(prog="restorert", description=__doc__)
-    made.add_argument("--version", action="version", version=f"restorert {__version__}")
-    commands = made.add_subparsers(required=True, metavar="COMMAND")
+    """The parser of all commands; ``command`` of its result runs the given command."""
+    top = Parser(prog="restorert", description=__doc__)
+    top.add_argument("--version", action="version", version=f"restorert {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
     for group in (restore, build, inspect, classify, networks, doctor):
         group.add_to(commands)
-    return made
+    return top

@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     from restorert import list_networks, network_spec
     from restorert.networks.counts import count_variant
 
-    table = Table(title="GMAC: of a picture of 256x256; PSNR in dB, as the authors state it")
+    table = Table(title="GMAC for a picture of 256x256; PSNR in dB as reported by the authors")
     table.add_column("network", no_wrap=True)
     for heading in ("task", "paper", "params M", "GMAC", "paper PSNR", "multiple", "tile"):
         table.add_column(heading)
@@ -37,6 +37,6 @@ def run(options: argparse.Namespace) -> int:
             str(spec.size_multiple),
             str(spec.tile or "-"),
         )
-    # A file or a pipe has no width to fit into.
+    # A file or a pipe has no width.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     return 0

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they mean."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def path(text: str) -> Path:
-    """An argument's ``type``: a path that is not empty."""
-    # Path("") is the current folder: not what a user with an unset shell variable wants.
+    """An argparse ``type``: a path that is not empty."""
+    # Path("") is the current folder, which is not what an unset shell variable should mean.
     if not text:
         raise argparse.ArgumentTypeError("an empty path; name a file or a folder")
     return Path(text)
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
-    """--model and --weights."""
+    """Add --model and --weights."""
     parser.add_argument("--model", metavar="NAME", help="a name from `restorert networks`")
     parser.add_argument(
         "--weights", type=path, metavar="FILE", help=".pth, .safetensors, TensorFlow prefix"
@@ -33,7 +33,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def add_precision(parser: argparse.ArgumentParser, *more: str) -> None:
-    """--precision and its short forms."""
+    """Add --precision and its short forms."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--precision", choices=("fp32", "fp16", "bf16", *more))
     for name in ("fp16", "bf16"):
@@ -47,17 +47,17 @@ def add_precision(parser: argparse.ArgumentParser, *more: str) -> None:
 
 
 def add_deploy(parser: argparse.ArgumentParser) -> None:
-    """--no-deploy."""
+    """Add --no-deploy."""
     parser.add_argument(
         "--no-deploy",
         dest="deploy",
         action="store_false",
-        help="keep the authors' layers instead of the equal ones that move fewer bytes",
+        help="keep the authors' layers instead of equivalent ones that move fewer bytes",
     )
 
 
 def add_runner(parser: argparse.ArgumentParser, *, in_memory: bool) -> None:
-    """--runner, with the names of runners ``in_memory`` or without."""
+    """Add --runner; ``in_memory`` includes the runners that have no engine files."""
     names = [b.name for b in BACKENDS if in_memory or b.takes == "onnx"]
     parser.add_argument(
         "--runner", default="auto", metavar="NAME", help=f"auto or one of {', '.join(names)}"
@@ -65,17 +65,17 @@ def add_runner(parser: argparse.ArgumentParser, *, in_memory: bool) -> None:
 
 
 PICTURES = ("method", "percentile", "patches", "noise", "keep_fp16", "limit")
-"""What `add_pictures` adds."""
+"""The arguments that `add_pictures` adds."""
 
 
 def add_pictures(parser: argparse.ArgumentParser) -> None:
-    """How pictures are used for INT8."""
+    """Add the options for calibrating INT8 on pictures."""
     parser.add_argument(
         "--method",
         choices=("minmax", "entropy", "percentile", "mse"),
-        help="how ranges follow from what was observed; default mse",
+        help="how ranges are chosen from the observed values; default mse",
     )
-    parser.add_argument("--percentile", type=float, help="of that method; default 99.99")
+    parser.add_argument("--percentile", type=float, help="for --method percentile; default 99.99")
     parser.add_argument(
         "-n", "--patches", type=number(int, 1), metavar="N", help="patches to use; default 64"
     )
@@ -83,22 +83,22 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
         "--noise",
         type=number(float, 0, 255),
         metavar="SIGMA",
-        help="the pictures are clean: add noise of this standard deviation (of 255) to them",
+        help="the pictures are clean: add noise of this standard deviation (0 to 255)",
     )
     parser.add_argument(
         "--keep-fp16",
         action="append",
         default=[],
         metavar="auto|LAYER",
-        help="leave a layer in fp16, or as few as the limit allows; may be repeated",
+        help="keep a layer in fp16; auto: as few as the limit allows; may be repeated",
     )
     parser.add_argument(
-        "--limit", type=float, metavar="DB", help="most PSNR that may be lost; int8: 0.1"
+        "--limit", type=float, metavar="DB", help="maximum loss of PSNR; default for int8: 0.1"
     )
 
 
 def check_pictures(options: argparse.Namespace) -> None:
-    """Refuse what the parser cannot of `add_pictures`."""
+    """Check the options of `add_pictures` beyond what the parser can."""
     from restorert.precision import check_limit
 
     if options.limit is not None:
@@ -110,7 +110,7 @@ def check_pictures(options: argparse.Namespace) -> None:
 
 
 def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, str]:
-    """The arguments among ``names`` that were given: name -> flag."""
+    """The arguments among ``names`` that differ from their defaults: name -> flag."""
     found = {}
     for name in names:
         actions = [a for a in options.parser._actions if a.dest == name]
@@ -122,20 +122,20 @@ def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, str]:
 
 
 def refuse(options: argparse.Namespace, names: Collection[str], where: str) -> None:
-    """Refuse arguments that were given but would change nothing."""
+    """Reject arguments that were given but would have no effect."""
     for flag in given(options, names).values():
         raise InputError(f"{flag} has no meaning {where}")
 
 
 def exclude(options: argparse.Namespace, name: str, others: Collection[str], why: str = "") -> None:
-    """Refuse the arguments ``others`` beside the argument ``name``."""
+    """Reject the arguments ``others`` together with the argument ``name``."""
     (flag,) = given(options, (name,)).values()
     for other in given(options, others).values():
         raise InputError(f"{flag} excludes {other.split()[0]}{why and f': {why}'}")
 
 
 def check_outputs(options: argparse.Namespace, *suffixes: str) -> None:
-    """Refuse an --output, with each suffix, that cannot be written or is also an input."""
+    """Reject an --output that, with any of the suffixes, is not writable or is also an input."""
     from restorert.files import check_output
     from restorert.quantize.patches import picture_files
 
@@ -148,7 +148,7 @@ def check_outputs(options: argparse.Namespace, *suffixes: str) -> None:
 
 
 def network_of(options: argparse.Namespace, *, default: str | None = None) -> RestorationNetwork:
-    """The network of --weights and --model; prints which weights a bare name means."""
+    """The network of --weights and --model; prints which weights a bare name uses."""
     from restorert import create_network, load_network
     from restorert.weights import shipped_weights
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from restorert.pictures.grid import Tile
     from restorert.restore.protocol import Engine
 
-# In pixels; no camera's picture has a longer side.
+# In pixels; no camera makes larger pictures.
 _LARGEST_TILE = 65536
 
-# The network that restores by default.
+# The default network.
 _DEFAULT = "hinet-tiny"
 
 
@@ -36,7 +36,7 @@ def add_to(commands: Any) -> None:
     """Add the commands to the parser."""
     restore = commands.add_parser("restore", help="restore a picture or a folder of pictures")
     restore.add_argument("source", type=path, help="picture, or folder of pictures")
-    restore.add_argument("target", type=path, help="picture, or folder to write them to")
+    restore.add_argument("target", type=path, help="picture, or folder, to write")
     _add_engine(restore)
     restore.set_defaults(command=run_restore, parser=restore)
 
@@ -58,13 +58,13 @@ def add_to(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="more of the encoder's own, such as preset=slow; may be repeated",
+        help="an option of the encoder, such as preset=slow; may be repeated",
     )
     video.set_defaults(command=run_video, parser=video)
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
-    """What restores, and how."""
+    """Add the options that select and run the engine."""
     add_network(parser)
     parser.add_argument(
         "--engine", type=path, help="a built engine; without it and --weights: hinet-tiny"
@@ -76,14 +76,14 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "--tile",
         default="auto",
         metavar="auto|off|N",
-        help="side of the overlapping crops in pixels; auto is what the network was tested with",
+        help="side of the overlapping crops in pixels; auto: as in the authors' tests",
     )
     parser.add_argument(
         "--self-ensemble",
         type=number(int, 1, 8),
         default=1,
         metavar="1|2|4|8",
-        help="average so many mirrored and turned runs: better by some tenths of a dB, and slower",
+        help="average this many flipped and rotated runs: slower, some tenths of a dB better",
     )
 
 
@@ -111,10 +111,10 @@ def run_restore(options: argparse.Namespace) -> int:
     count = len(report.restored) + len(report.failed)
     others = {"files of other formats": report.other_files, "folders": report.folders}
     skipped = ", ".join(f"{what}: {number}" for what, number in others.items() if number)
-    told = f"; skipped {skipped}" if skipped else ""
+    suffix = f"; skipped {skipped}" if skipped else ""
     if report.failed:
-        raise InputError(f"{len(report.failed)} of {count} pictures could not be restored{told}")
-    console().print(f"{count} of {count} pictures restored{told}")
+        raise InputError(f"{len(report.failed)} of {count} pictures could not be restored{suffix}")
+    console().print(f"{count} of {count} pictures restored{suffix}")
     return 0
 
 
@@ -148,7 +148,7 @@ def run_video(options: argparse.Namespace) -> int:
         def show(done: int, of: int) -> None:
             nonlocal first
             first = first or time.perf_counter()
-            # The engine is built before the first frame: counted from there.
+            # The engine is built before the first frame, so time is measured from there.
             seconds = time.perf_counter() - first
             rate = (done - 1) / seconds if seconds else 0.0
             bars.update(task, completed=done, total=of or None, rate=rate)
@@ -166,7 +166,7 @@ def run_video(options: argparse.Namespace) -> int:
         )
     seconds = time.perf_counter() - started
     shown.print(
-        f"{report.frames} frames in {seconds:.1f} s, the engine's start included"
+        f"{report.frames} frames in {seconds:.1f} s, including the start of the engine"
         + (f"; left out: {', '.join(report.dropped)}" if report.dropped else "")
     )
     if report.incomplete:
@@ -178,7 +178,7 @@ def run_video(options: argparse.Namespace) -> int:
 
 
 def _engine(options: argparse.Namespace, tile: Tile, *, one_size: bool = False) -> Engine:
-    """The engine of --engine, or one of --weights and --model that is built when it is needed."""
+    """The engine of --engine, or one for --weights and --model that is built on demand."""
     from restorert import EngineOnDemand, SelfEnsemble, load_engine
 
     members = options.self_ensemble
@@ -186,7 +186,7 @@ def _engine(options: argparse.Namespace, tile: Tile, *, one_size: bool = False) 
     engine: Engine
     if options.engine is not None:
         others = ("weights", "model", "precision", "runner", "deploy")
-        exclude(options, "engine", others, "an engine brings its own")
+        exclude(options, "engine", others, "an engine has its own")
         engine = load_engine(options.engine)
         shown.print(engine.describe())
     else:
@@ -206,7 +206,7 @@ def _engine(options: argparse.Namespace, tile: Tile, *, one_size: bool = False) 
 
 
 def _shipped(model: str | None) -> Path:
-    """The packaged weights of --model, or of the default network; prints which."""
+    """The packaged weights of --model or of the default network; prints which."""
     from restorert.networks import network_spec
     from restorert.weights import shipped_weights
 
@@ -223,13 +223,13 @@ def _shipped(model: str | None) -> Path:
 
 
 def tile_of(text: str) -> Tile:
-    """What --tile means."""
+    """The value of --tile: "auto", None for off, or pixels."""
     if text == "auto":
         return "auto"
     if text == "off":
         return None
     digits = text.lstrip("0")
-    # By its length first: Python refuses to read thousands of digits.
+    # Check the length first: Python refuses to parse thousands of digits.
     if digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= _LARGEST_TILE:
         return int(digits)
     raise InputError(

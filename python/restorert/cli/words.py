@@ -1,4 +1,4 @@
-"""The command line's words for what would help."""
+"""The command line's wording of each `Cure`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ CURES = {
     Cure.BUILD: "build it again with: restorert build",
     Cure.CALIBRATE: "make one with: restorert calibrate --images FOLDER -o FILE.onnx",
     Cure.EXPORT: "make one with: restorert export",
-    Cure.KEEP_LAYERS: "--keep-fp16 auto keeps the layers that harm most in fp16, "
+    Cure.KEEP_LAYERS: "--keep-fp16 auto keeps the most sensitive layers in fp16, "
     "--limit changes the limit",
-    Cure.OTHER_RUNNER: "--runner auto takes one that works here; see: restorert doctor",
+    Cure.OTHER_RUNNER: "--runner auto picks one that works here; see: restorert doctor",
     Cure.PICTURES: "for pictures use: restorert restore",
     Cure.TILES: "restore in smaller tiles: --tile N",
 }

@@ -1,4 +1,4 @@
-"""ONNX -> engine file: shape profiles, recipes, builders, sidecars and the cache."""
+"""Engine files as data: shape profiles, recipes, build requests, sidecars and the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines and ONNX files built once: keyed on everything that changes them, safe to share."""
+"""The cache of engines and ONNX files, keyed on everything that affects their content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def cache_folder() -> Path:
     """``$RESTORERT_CACHE``, else ``$XDG_CACHE_HOME/restorert``, else ``~/.cache/restorert``.
 
     Raises:
-        BuildError: neither is set, and the user has no home (in a container, say).
+        BuildError: neither is set and the user has no home directory (as in some containers).
     """
     if chosen := os.environ.get("RESTORERT_CACHE"):
         return Path(chosen)
@@ -31,7 +31,7 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "restorert"
     except RuntimeError:
         raise BuildError(
-            "no cache folder: this user has no home; choose a folder with RESTORERT_CACHE"
+            "no cache folder: this user has no home directory; set one with RESTORERT_CACHE"
         ) from None
 
 
@@ -42,23 +42,23 @@ def cache_key(facts: dict[str, Any]) -> str:
 
 
 class EngineCache:
-    """A folder of files named by key. Several processes may use it at once.
+    """A folder of files named by key, which several processes may use at once.
 
-    Each file is built under a lock of its own and appears by a rename, so a reader sees either no
-    file or a whole one; a process that waited for the lock reuses the finished file.
+    Each file is built under its own lock and appears by a rename, so a reader sees either no file
+    or a complete one; a process that waited for the lock reuses the finished file.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder = Path(folder) if folder is not None else cache_folder()
 
     def path(self, label: str, facts: dict[str, Any], suffix: str) -> Path:
-        """The path for these facts; ``label`` makes its name readable."""
+        """The path of the file with these facts; ``label`` makes its name readable."""
         readable = re.sub(r"[^A-Za-z0-9._-]+", "-", label)
         return self.folder / f"{readable}-{cache_key(facts)[:20]}{suffix}"
 
     @contextmanager
     def locked(self, path: Path) -> Iterator[None]:
-        """Hold one file's lock."""
+        """Hold the lock of one file."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(f"{path}.lock")
@@ -73,7 +73,7 @@ class EngineCache:
     def get_or_build(
         self, path: Path, valid: Callable[[Path], bool], build: Callable[[Path], None]
     ) -> Path:
-        """``path``, built by ``build(path)`` first unless ``valid(path)``."""
+        """Return ``path`` after building it with ``build(path)``, unless ``valid(path)``."""
         with self.locked(path):
             if not valid(path):
                 try:
@@ -86,10 +86,10 @@ class EngineCache:
     def _unwritable(self, error: OSError) -> BuildError:
         return BuildError(
             f"cannot write the cache folder {self.folder} ({error.strerror or error}); "
-            f"choose another with RESTORERT_CACHE"
+            "choose another with RESTORERT_CACHE"
         )
 
     def size(self) -> tuple[int, int]:
-        """Files and bytes in the cache."""
+        """Number of files in the cache, and their total bytes."""
         files = [f for f in self.folder.glob("*") if f.is_file()] if self.folder.is_dir() else []
         return len(files), sum(f.stat().st_size for f in files)

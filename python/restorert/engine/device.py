@@ -1,4 +1,4 @@
-"""What this machine is: the facts that an engine file depends on."""
+"""The machine's properties that an engine file depends on."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Device:
 
     Attributes:
         kind: "cuda" or "cpu".
-        name: as its maker calls it.
-        capability: CUDA compute capability such as "9.0", or the widest vector extensions of a
-            CPU, which decide the kernels chosen for it.
-        driver: NVIDIA driver's version; empty on a CPU.
+        name: the vendor's product name.
+        capability: CUDA compute capability such as "9.0", or the vector extensions of a CPU that
+            decide which kernels are chosen for it.
+        driver: version of the NVIDIA driver; empty on a CPU.
     """
 
     kind: str
@@ -65,7 +65,7 @@ def cpu_has_bf16() -> bool:
 
 @functools.cache
 def cuda() -> Device | None:
-    """The current CUDA device, or None where torch sees none."""
+    """The current CUDA device, or None if torch sees none."""
     import torch
 
     if not torch.cuda.is_available():
@@ -88,8 +88,8 @@ PLUGIN_LIBRARY = "librestorert_plugins.so"
 
 
 def plugin_library() -> Path | None:
-    """The TensorRT plugin library of this installation, or None where it was not built."""
-    # Beside the extension, which an editable install keeps apart from the Python files.
+    """The TensorRT plugin library of this installation, or None if it was not built."""
+    # Next to the extension, which an editable install keeps apart from the Python files.
     extension = importlib.util.find_spec("restorert._native")
     home = Path(extension.origin).parent if extension and extension.origin else Path()
     path = Path(os.environ.get("RESTORERT_PLUGINS") or home / PLUGIN_LIBRARY)
@@ -98,11 +98,11 @@ def plugin_library() -> Path | None:
 
 @functools.cache
 def plugin_hash() -> str | None:
-    """Hex SHA-256 of the plugin library, or None where it was not built."""
+    """Hex SHA-256 of the plugin library, or None if it was not built."""
     path = plugin_library()
     return sha256_of(path) if path else None
 
 
 def short_version(version: str) -> str:
-    """``"2026.4.1-22982-e213a147257"`` -> ``"2026.4.1"``: what people call it."""
+    """``"2026.4.1-22982-e213a147257"`` -> ``"2026.4.1"``: the version without the build number."""
     return version.split("-", 1)[0]

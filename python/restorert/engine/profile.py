@@ -1,4 +1,4 @@
-"""The input shapes that an engine accepts, in trtexec's spelling."""
+"""The input shapes that an engine accepts, in trtexec's syntax."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LARGEST_DIMENSION = 2**31 - 1
 
 
 def parse_shape(text: str) -> Shape:
-    """``"1x3x720x1280"`` or ``"input:1x3x720x1280"`` (trtexec's spelling) -> (1, 3, 720, 1280).
+    """``"1x3x720x1280"`` or ``"input:1x3x720x1280"`` (trtexec's syntax) -> (1, 3, 720, 1280).
 
     Raises:
         InputError: anything else.
@@ -50,7 +50,7 @@ def format_shape(shape: Sequence[int]) -> str:
 def _checked(values: Iterable[object]) -> Shape:
     given: tuple[Any, ...] = tuple(values)
     try:
-        # NumPy's integers too; a bool is an int to Python alone.
+        # operator.index also accepts NumPy's integers; a bool is a subclass of int.
         n, c, h, w = (operator.index(v) for v in given if not isinstance(v, bool))
     except (TypeError, ValueError):
         pass
@@ -70,7 +70,7 @@ def _shown(values: tuple[Any, ...]) -> str:
 
 @dataclass(frozen=True)
 class ShapeProfile:
-    """The smallest, the optimised-for and the largest [N, C, H, W] that an engine accepts."""
+    """The smallest, optimal and largest [N, C, H, W] that an engine accepts."""
 
     min: Shape
     opt: Shape
@@ -86,16 +86,16 @@ class ShapeProfile:
 
     @classmethod
     def fixed(cls, shape: Sequence[int]) -> ShapeProfile:
-        """One shape only."""
+        """A profile of a single shape."""
         only = _checked(shape)
         return cls(only, only, only)
 
     @classmethod
     def up_to(cls, shape: Sequence[int], multiple: int) -> ShapeProfile:
-        """Optimised for ``shape``; any smaller batch, height and width as well.
+        """A profile optimised for ``shape`` that accepts any smaller batch, height and width.
 
-        ``multiple`` is the network's size multiple: height and width of ``shape`` are rounded up
-        to it, since the engine pads its input.
+        ``multiple`` is the network's size multiple; height and width of ``shape`` are rounded up
+        to it, because the engine pads its input.
         """
         n, c, h, w = _checked(shape)
         largest = _checked((n, c, padded_size(h, multiple), padded_size(w, multiple)))
@@ -126,10 +126,12 @@ class ShapeProfile:
         """The inverse of `to_json`.
 
         Raises:
-            InputError: not such a mapping.
+            InputError: ``value`` is not such a mapping.
         """
-        if not isinstance(value, dict) or set(value) != {"min", "opt", "max"}:
-            raise InputError("a profile needs min, opt and max, each [N, C, H, W]")
-        if not all(isinstance(shape, (list, tuple)) for shape in value.values()):
+        if (
+            not isinstance(value, dict)
+            or set(value) != {"min", "opt", "max"}
+            or not all(isinstance(shape, (list, tuple)) for shape in value.values())
+        ):
             raise InputError("a profile needs min, opt and max, each [N, C, H, W]")
         return cls(**{name: tuple(shape) for name, shape in value.items()})

@@ -26,21 +26,21 @@ FLAGS = {
     "optimization_level": "--optimization-level",
     "compute_capabilities": "--compute-capability",
 }
-"""How the command line spells each field of `BuilderOptions`."""
+"""The command-line flag of each field of `BuilderOptions`."""
 
 RANGES = {"optimization_level": (0, 5), "workspace_mib": (1, 2**24)}
-"""Least and most; no GPU has as many MiB, and TensorRT counts bytes in 64 bits."""
+"""Smallest and largest value; no GPU has 2**24 MiB, and TensorRT counts bytes in 64 bits."""
 
 
 @dataclass(frozen=True)
 class BuilderOptions:
-    """What the engine builders may spend and for which GPUs they build.
+    """The engine builders' budget, and the GPUs that they build for.
 
     Attributes:
-        workspace_mib: most scratch memory a layer may use, MiB; None leaves TensorRT's default.
-        optimization_level: 0 (fastest build) to 5 (fastest engine), TensorRT's meaning.
-        compute_capabilities: GPUs that a TensorRT-RTX engine is for, such as ("8.9",); empty means
-            the GPU of this machine or, on a machine without one, all that the library knows.
+        workspace_mib: maximum scratch memory of a layer in MiB; None is TensorRT's default.
+        optimization_level: 0 (fastest build) to 5 (fastest engine), as in TensorRT.
+        compute_capabilities: GPUs that a TensorRT-RTX engine is for, such as ("8.9",); if empty,
+            the GPU of this machine or, on a machine without one, all that the library supports.
             TensorRT proper always builds for the GPU of this machine.
     """
 
@@ -55,10 +55,10 @@ class BuilderOptions:
                 raise InputError(f"{name} is out of range; expected {low} to {high}")
 
     def flags(self, names: Collection[str]) -> list[str]:
-        """The fields of these names as flags of `restorert build`; none for a default.
+        """The named fields that differ from their defaults, as flags of `restorert build`.
 
-        Without ``compute_capabilities``: a command in an error message must build for the GPU of
-        the machine that shows it.
+        ``compute_capabilities`` is left out: a command in an error message must build for the GPU
+        of the machine that prints it.
         """
         changed = [
             f.name
@@ -76,11 +76,11 @@ class Recipe:
     """How to build one network's engine.
 
     Attributes:
-        network: its name.
+        network: the network's name.
         precision: fp32, fp16, bf16 or int8.
         profile: shapes to accept.
         options: for the builder.
-        limits: precision -> most dB of PSNR that it may cost; what is missing has the limit of
+        limits: precision -> PSNR in dB that it may lose; a missing one has the limit of
             `restorert.precision.DROP_LIMITS`.
     """
 
@@ -95,7 +95,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """Read a recipe.
 
     Raises:
-        RecipeError: unreadable, not TOML, an unknown or missing key, or a value out of range; the
+        RecipeError: not readable, not TOML, an unknown or missing key, or a value out of range; the
             message names the file and the key.
     """
     name = os.fspath(path)

@@ -1,4 +1,4 @@
-"""What a builder is asked for, and what it tells of the engine it made."""
+"""The input of an engine builder, and what it reports about the finished engine."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """All that an engine follows from, but for the library and the machine that build it.
+    """Everything that determines an engine, except the library and the machine that build it.
 
     Attributes:
-        onnx: the file to build from; its types are the engine's.
-        precision: as asked: fp32, fp16, bf16, int8.
+        onnx: the file to build from; the engine has its types.
+        precision: as requested: fp32, fp16, bf16, int8.
         profile: shapes to accept.
         options: for the builder.
-        weights_sha256: of the network; empty where an ONNX file brought the weights.
+        weights_sha256: of the network; empty if the weights came in an ONNX file.
         weights_from: see `Sidecar`.
-        named_by: flags of `restorert build` that name the network; empty where none can, because
-            its weights are in no file.
+        named_by: flags of `restorert build` that select the network; empty if none can, because
+            its weights are not in a file.
     """
 
     onnx: OnnxFile
@@ -39,7 +39,7 @@ class BuildRequest:
     named_by: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
-        """What a cache key is made of."""
+        """The request's part of the cache key."""
         return {
             "onnx": self.onnx.sha256,
             "weights": self.weights_sha256,
@@ -51,12 +51,12 @@ class BuildRequest:
     def command(
         self, runner: str, options: Collection[str], output: str | os.PathLike[str] | None
     ) -> str:
-        """The command line that builds the same again; empty where none can.
+        """The command line that builds the same engine again; empty if none can.
 
         Args:
-            runner: that built it.
-            options: fields of `BuilderOptions` that the runner heeds.
-            output: the engine file; None where it lies in the cache.
+            runner: the one that built it.
+            options: fields of `BuilderOptions` that the runner uses.
+            output: the engine file; None if it is in the cache.
         """
         if not self.named_by:
             return ""
@@ -70,9 +70,9 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class Built:
-    """What only its builder knows of a finished engine; see `Sidecar` for the attributes.
+    """What only its builder knows about a finished engine; see `Sidecar` for the attributes.
 
-    ``plugins`` says whether plugin layers may be inside.
+    ``plugins`` is true if the engine may contain plugin layers.
     """
 
     precision_ran: str

@@ -1,4 +1,4 @@
-"""The JSON file beside each engine, read and checked before the engine is deserialised."""
+"""The JSON file next to each engine, read and checked before the engine is deserialised."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from restorert import __version__
 from restorert.engine.device import Device, short_version
 from restorert.engine.profile import ShapeProfile
 from restorert.engine.request import BuildRequest, Built
-from restorert.errors import Cure, EngineMismatchError, InputError, printable
-from restorert.files import replace_atomically, sha256_of
+from restorert.errors import BuildError, Cure, EngineMismatchError, InputError, printable
+from restorert.files import sha256_of, writing
 from restorert.record import Facts, read_record
 
 FORMAT = 1
@@ -31,22 +31,22 @@ class Sidecar:
 
     Attributes:
         network: what the exporter recorded in the ONNX file (name, size multiple, padding, tile;
-            the share of multiply-accumulates in int8, if any).
-        precision: as asked: fp32, fp16, bf16, int8.
-        precision_ran: what the runner's arithmetic really is, such as "bf16" on a CPU.
+            the fraction of multiply-accumulates in int8, if any).
+        precision: as requested: fp32, fp16, bf16, int8.
+        precision_ran: the precision the runner really computes in, such as "bf16" on a CPU.
         runner, runner_version: the library that built the engine and must run it.
         device: name and capability of the device it was built for.
-        targets: compute capabilities the file holds code for; empty where it is ``device`` alone.
+        targets: compute capabilities the file has code for; empty if only for ``device``.
         plugins_sha256: of the plugin library that its plugin layers come from, if any.
-        rebuild: the command that builds it again; empty where none does, because the network's
-            weights are in no file.
-        layers: of the network given to TensorRT, their count by output type.
-        precisions: how many of the engine's convolutions and matrix products run in each precision,
-            told by the finished engine; empty where the builder tells of none.
-        weights_from: "random", "file PATH" or "the package"; empty where they came in an ONNX file
-            or were changed in memory.
+        rebuild: the command that builds it again; empty if there is none, because the network's
+            weights are not in a file.
+        layers: number of layers by output type, in the network given to TensorRT.
+        precisions: number of convolutions and matrix products that run in each precision, as
+            reported by the finished engine; empty if the builder does not report it.
+        weights_from: "random", "file PATH" or "the package"; empty if the weights came in an ONNX
+            file or were changed in memory.
         plan: kernels of the engine by kind, as [count, bytes read and written]; bytes are None for
-            an engine of several shapes. Empty where the builder tells of none.
+            an engine of several shapes. Empty if the builder does not report it.
     """
 
     network: Facts
@@ -116,7 +116,7 @@ class Sidecar:
         return values | {"profile": self.profile.to_json(), "targets": list(self.targets)}
 
     def summary(self) -> str:
-        """What was built, for people; a second line where the precisions of layers are known."""
+        """Readable summary; has a second line if the precisions of the layers are known."""
         targets = f" for sm {', '.join(self.targets)}" if self.targets else ""
         built = (
             f"{self.network['network']} by {self.runner} {short_version(self.runner_version)}"
@@ -126,7 +126,7 @@ class Sidecar:
         return f"{built}\n{self.precision_shares()}" if self.precisions else built
 
     def precision_shares(self) -> str:
-        """The share of layers that runs in each precision, in words."""
+        """The fraction of layers that run in each precision, in words."""
         total = sum(self.precisions.values())
         ranked = sorted(self.precisions.items(), key=lambda item: -item[1])
         shares = ", ".join(f"{name} {count / total:.0%}" for name, count in ranked)
@@ -134,13 +134,17 @@ class Sidecar:
 
     @property
     def cure(self) -> str:
-        """What to do where this machine cannot take the engine."""
+        """What to do if this machine cannot use the engine."""
         return f"rebuild: {self.rebuild}" if self.rebuild else "build it again from its network"
 
     def write(self, engine: str | os.PathLike[str]) -> None:
-        """Write beside ``engine``, atomically."""
+        """Write the sidecar next to ``engine``, atomically.
+
+        Raises:
+            BuildError: the file cannot be written.
+        """
         text = json.dumps(self.to_json(), indent=2, sort_keys=True) + "\n"
-        with replace_atomically(sidecar_path(engine)) as temporary:
+        with writing(sidecar_path(engine), BuildError) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 
@@ -148,7 +152,7 @@ def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
     """Read the sidecar of ``engine``.
 
     Raises:
-        EngineMismatchError: it is missing or damaged; without it an engine is not loaded, because
+        EngineMismatchError: it is missing or damaged. An engine without one is not loaded, because
             deserialising a file of unknown origin can crash the process.
     """
     path = sidecar_path(engine)
@@ -173,7 +177,7 @@ def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
         )
     profile = {"profile": ShapeProfile.from_json}
     try:
-        # Written by a later version, it may know more.
+        # A later version may have written further keys.
         values = read_record(Sidecar, raw, converters=profile, ignore=None)
     except InputError as error:
         raise EngineMismatchError(f"sidecar {path}: {error}", Cure.BUILD) from None
@@ -181,7 +185,7 @@ def read_sidecar(engine: str | os.PathLike[str]) -> Sidecar:
 
 
 def _printable(value: Any) -> Any:
-    """Errors quote these texts: no line breaks, no terminal's control sequences."""
+    """Error messages quote these texts: remove line breaks and terminal control sequences."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
@@ -192,22 +196,20 @@ def _printable(value: Any) -> Any:
 
 
 def check_engine_file(engine: str | os.PathLike[str], sidecar: Sidecar) -> None:
-    """Raise EngineMismatchError unless the file is the one that the sidecar describes."""
+    """Raise EngineMismatchError unless the sidecar belongs to this file."""
     path = Path(engine)
     try:
         size = path.stat().st_size
+        whole = size == sidecar.engine_bytes
+        same = whole and sha256_of(path) == sidecar.engine_sha256
     except OSError as error:
         raise EngineMismatchError(f"cannot read {path}: {error.strerror or error}") from None
-    if size != sidecar.engine_bytes:
+    if not whole:
         raise EngineMismatchError(
             f"{path} has {size} bytes, its sidecar says {sidecar.engine_bytes}: the file is "
             f"truncated or was replaced; {sidecar.cure}"
         )
-    try:
-        found = sha256_of(path)
-    except OSError as error:
-        raise EngineMismatchError(f"cannot read {path}: {error.strerror or error}") from None
-    if found != sidecar.engine_sha256:
+    if not same:
         raise EngineMismatchError(
             f"{path} is damaged or was replaced (its SHA-256 is not the sidecar's); {sidecar.cure}"
         )

@@ -1,4 +1,4 @@
-"""Network -> ONNX: one file for TensorRT, TensorRT-RTX and ONNX Runtime, inlined for OpenVINO."""
+"""Network -> ONNX: one file for TensorRT, TensorRT-RTX, ONNX Runtime and, inlined, OpenVINO."""
 
 from __future__ import annotations
 

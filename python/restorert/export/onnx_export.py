@@ -1,4 +1,4 @@
-"""Network -> ONNX, fused ops as local functions of domain ``restorert``."""
+"""Network -> ONNX, with fused ops as local functions of domain ``restorert``."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ INPUT_NAME = "input"
 OUTPUT_NAME = "output"
 # The oldest opset with Split(num_outputs); every TensorRT since 8.6 reads it.
 OPSET = 18
-# The oldest whose convolutions and instance norm take bfloat16.
+# The oldest opset whose convolutions and instance norm accept bfloat16.
 OPSET_BF16 = 22
 
 
 def cast_network(network: RestorationNetwork, precision: str) -> RestorationNetwork:
-    """``network`` with weights of ``precision``: itself where it has them, else a copy.
+    """``network`` with weights of ``precision``: itself if it has that precision, else a copy.
 
     Raises:
-        InputError: unknown precision, or a weight that overflows it.
+        InputError: unknown precision, or a weight overflows it.
     """
     check_precision(precision)
     dtype = DTYPES[precision]
@@ -70,25 +70,25 @@ def export_onnx(
 ) -> Path:
     """Write ``network`` as one ONNX file.
 
-    Input and output are float32 [N, C, H, W] at every precision: the picture keeps its own
-    precision and features take the asked one through casts in the file (TensorRT's strongly typed
-    form). Fused ops are local functions of domain ``restorert`` whose bodies are standard ONNX.
+    Input and output are float32 [N, C, H, W] at every precision: the picture stays in float32,
+    and casts in the file give the features the requested precision (TensorRT's strongly typed
+    form). Fused ops are local functions of domain ``restorert`` with bodies in standard ONNX.
 
     Args:
         network: from `create_network` or `load_network`.
         path: replaced only when the new file is complete.
         precision: fp32, fp16 or bf16.
-        shape: the input's shape where ``dynamic`` is false; None is 720 x 1280, one picture.
+        shape: the input's shape if ``dynamic`` is false; None is one picture of 720 x 1280.
         dynamic: batch, height and width are free; height and width are multiples of
             ``network.spec.size_multiple``.
         deploy: export the network's deploy form, see `RestorationNetwork.deploy`.
-        runner: what will run the file: the deploy form is the one for it; others run it as well.
+        runner: the deploy form is optimised for this runner; others can run it as well.
 
     Returns:
         ``path``.
 
     Raises:
-        InputError: unknown precision, a shape the network cannot take, an unwritable path.
+        InputError: unknown precision, a shape the network cannot take, or an unwritable path.
         RunnerUnavailableError: onnx or onnxscript is missing.
     """
     spec: NetworkSpec = network.spec
@@ -136,7 +136,7 @@ def _trace(
     multiple = spec.size_multiple
     dynamic_shapes: Any = None
     if shape is None:
-        # torch.export takes a size of 1 as fixed, and equal sizes as tied: hence 2, 3m x 2m.
+        # torch.export treats a size of 1 as fixed and equal sizes as tied: hence 2, 3m x 2m.
         shape = (2, spec.in_channels, 3 * multiple, 2 * multiple)
         dynamic_shapes = (
             {
@@ -148,13 +148,13 @@ def _trace(
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     with _quiet(), evaluating(network):
         example = (torch.zeros(shape, device=device),)
-        if dynamic_shapes is None:  # nothing is slow where sizes are numbers
+        if dynamic_shapes is None:  # tracing with fixed sizes is fast
             model = _trace_module(network, example, None, opset)
         else:
-            with blocks_replaced(network) as replacement:
+            with blocks_replaced(network) as kinds:
                 model = _trace_module(network, example, dynamic_shapes, opset)
-            put_blocks_back(model, replacement, functools.partial(_trace_module, opset=opset))
-        # Of any size: what follows from weights alone, such as a part of them, is a weight.
+            put_blocks_back(model, kinds, functools.partial(_trace_module, opset=opset))
+        # No size limit: whatever depends only on weights, such as a slice of them, becomes one.
         onnxscript.optimizer.fold_constants(
             model, onnx_shape_inference=False, input_size_limit=2**62, output_size_limit=2**62
         )
@@ -180,13 +180,13 @@ def _trace(
 def _trace_module(
     module: torch.nn.Module, example: tuple[torch.Tensor, ...], dynamic_shapes: Any, opset: int
 ) -> onnx.ModelProto:
-    """Trace ``module``; fused ops become calls of their functions, which the model has not yet."""
+    """Trace ``module``; fused ops become calls of functions that are not in the model yet."""
     import onnxscript.optimizer
 
     exported = torch.export.export(module, example, dynamic_shapes=dynamic_shapes)
     fused = {getattr(torch.ops.restorert, op.name).default: op for op in ops.SPECS}
     used = {node.target for node in exported.graph.nodes} & fused.keys()
-    if used:  # it traces again
+    if used:  # run_decompositions traces again
         exported = exported.run_decompositions(
             {overload: _function_call(fused[overload]) for overload in used}
         )
@@ -197,7 +197,7 @@ def _trace_module(
         input_names=[INPUT_NAME],
         output_names=[OUTPUT_NAME],
         opset_version=opset,
-        # torch's own optimisation would inline the functions that plugins replace.
+        # torch's own optimiser would inline the functions that plugins replace.
         optimize=False,
         verbose=False,
     )
@@ -209,8 +209,8 @@ def _trace_module(
 def _function_call(op: ops.OpSpec) -> Callable[..., Any]:
     """A decomposition of a fused op into one call of its ONNX function.
 
-    A call that gives other tensors than the function takes becomes plain operators: TensorRT's
-    parser has no optional inputs of functions.
+    A call whose tensors are not exactly the function's inputs becomes plain operators: TensorRT's
+    parser does not support optional inputs of functions.
     """
     import onnx.parser
 
@@ -250,7 +250,7 @@ def _function_call(op: ops.OpSpec) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def evaluating(network: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode, and then each module's own mode again: the network is the caller's."""
+    """Evaluation mode inside the block; restores each module's own mode afterwards."""
     training = [module for module in network.modules() if module.training]
     network.eval()
     try:
@@ -262,7 +262,7 @@ def evaluating(network: torch.nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress prints and its notes on absent packages off the terminal."""
+    """Suppress the exporter's progress messages and its notes about missing packages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -275,7 +275,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _widen_transposed_convolutions(model: onnx.ModelProto) -> None:
-    """Transposed convolutions in float32: TensorRT-RTX 1.7 cannot build them in bfloat16."""
+    """Run transposed convolutions in float32: TensorRT-RTX 1.7 cannot build them in bfloat16."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
@@ -302,8 +302,8 @@ def _widen_transposed_convolutions(model: onnx.ModelProto) -> None:
 
 
 def _strip_debug_information(model: onnx.ModelProto) -> None:
-    # The exporter records stack traces: paths of the exporting machine, and a different file (and
-    # cache key) for every checkout.
+    # The exporter records stack traces, which contain paths of the exporting machine and make the
+    # file (and its cache key) different for every checkout.
     del model.metadata_props[:]
     graphs: list[Any] = [model.graph, *model.functions]
     for graph in graphs:
@@ -311,10 +311,8 @@ def _strip_debug_information(model: onnx.ModelProto) -> None:
         for node in graph.node:
             del node.metadata_props[:]
             node.ClearField("doc_string")
-        for value in (
-            *getattr(graph, "value_info", ()),
-            *(graph.input if graph is model.graph else ()),
-            *(graph.output if graph is model.graph else ()),
-            *getattr(graph, "initializer", ()),
-        ):
+        values = [*graph.value_info]
+        if graph is model.graph:
+            values += [*graph.input, *graph.output, *graph.initializer]
+        for value in values:
             del value.metadata_props[:]

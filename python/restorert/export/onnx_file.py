@@ -1,4 +1,4 @@
-"""ONNX files: writing, and reading what the exporter recorded in them."""
+"""ONNX files: writing them, and reading the metadata that the exporter recorded."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _METADATA_KEY = "restorert"
 
 
 def write_model(model: onnx.ModelProto, target: Path) -> None:
-    """Check a model and write it; the same model gives the same bytes.
+    """Check a model and write it; equal models give equal bytes.
 
     Raises:
-        InputError: ``target`` cannot be written; what stood there is untouched.
+        InputError: ``target`` cannot be written; an existing file is untouched.
     """
     import onnx
 
@@ -37,9 +37,9 @@ class OnnxFile:
     """An exported ONNX file, read once.
 
     Attributes:
-        path: of the file.
+        path: the file.
         sha256: of its bytes, in hex.
-        metadata: what the exporter recorded: network, precision, size multiple, padding mode...
+        metadata: see `read_metadata`.
     """
 
     path: Path
@@ -58,17 +58,17 @@ class OnnxFile:
 
 
 def set_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
-    """Record what `read_metadata` reads; keys that are there already are replaced one by one."""
+    """Record metadata for `read_metadata`; replaces existing keys and keeps the others."""
     entries = [entry for entry in model.metadata_props if entry.key == _METADATA_KEY]
     entry = entries[0] if entries else model.metadata_props.add(key=_METADATA_KEY, value="{}")
     entry.value = json.dumps({**json.loads(entry.value), **metadata}, sort_keys=True)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What the exporter recorded in a file: network, precision, size multiple, padding mode...
+    """The exporter's metadata: network, precision, size multiple, padding mode and so on.
 
     Raises:
-        InputError: the file cannot be read, is no ONNX file or was not written by `export_onnx`.
+        InputError: the file cannot be read, or is not an ONNX file from `export_onnx`.
     """
     return _metadata_of(_load(path), path)
 
@@ -88,7 +88,7 @@ def _metadata_of(model: onnx.ModelProto, path: str | os.PathLike[str]) -> dict[s
 
 @dataclasses.dataclass(frozen=True)
 class _RecordedSizes(NetworkConfig):
-    """What a file tells of its network's config, which need not be its variant's."""
+    """The sizes recorded in a file, which can differ from those of the published variant."""
 
     out_channels: int = 3
     size_multiple: int = 1
@@ -98,7 +98,7 @@ def spec_of(metadata: dict[str, Any]) -> NetworkSpec:
     """The spec of the network that an ONNX file or an engine was made from.
 
     Raises:
-        InputError: a value is missing or not what it must be.
+        InputError: a value is missing or not valid.
     """
     sizes = ("in_channels", "out_channels", "size_multiple")
     for name in ("network", *sizes, "tile", "padding_mode"):
@@ -123,25 +123,25 @@ def _load(path: str | os.PathLike[str]) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError
 
     try:
-        # The format is stated: by default it would follow from the suffix.
+        # By default the format would follow from the suffix.
         model = onnx.load(os.fspath(path), format="protobuf", load_external_data=False)
     except OSError as error:
         raise InputError(f"cannot read {os.fspath(path)}: {error.strerror or error}") from None
     except DecodeError:
         raise InputError(f"{os.fspath(path)} is not an ONNX file") from None
-    if not model.HasField("graph"):  # no byte at all is a message, too
+    if not model.HasField("graph"):  # an empty file is a valid message
         empty = "is empty" if Path(path).stat().st_size == 0 else "is not an ONNX file"
         raise InputError(f"{os.fspath(path)} {empty}", Cure.EXPORT)
     return model
 
 
 def inline_functions(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
-    """Write the file again with every local function replaced by its body.
+    """Write a copy of the file with every local function replaced by its body.
 
     OpenVINO 2026.4 does not read local functions.
 
     Raises:
-        InputError: ``path`` is no readable ONNX file, or ``target`` cannot be written.
+        InputError: ``path`` is not a readable ONNX file, or ``target`` cannot be written.
     """
     import onnx.inliner
 

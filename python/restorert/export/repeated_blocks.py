@@ -1,16 +1,16 @@
-"""Trace one block of each kind, and not all of a network's dozens.
+"""Traces one block of each kind instead of all of a network's dozens of blocks.
 
-Tracing with free sizes costs five times what it does with fixed ones: a Restormer of 44 blocks
-took two minutes, of which this leaves one in five. A network's `RepeatedBlock`s are first traced as
-calls of unknown operators; then one block of each kind is traced by itself, with its weights as
-inputs, and takes the place of every call.
+Tracing with free sizes takes five times as long as with fixed ones: two minutes for a Restormer of
+44 blocks, which this cuts to a fifth. A network's `RepeatedBlock`s are first traced as calls of
+unknown operators; then one block of each kind is traced by itself, with its weights as inputs, and
+replaces every call.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +21,7 @@ from restorert.networks.module import RepeatedBlock
 if TYPE_CHECKING:
     import onnx
 
-# Of the calls that stand for blocks, until they are replaced.
+# Domain of the calls that stand for blocks until they are replaced.
 _DOMAIN = "restorert.blocks"
 
 Trace = Callable[[nn.Module, tuple[Tensor, ...], Any], "onnx.ModelProto"]
@@ -30,12 +30,11 @@ Trace = Callable[[nn.Module, tuple[Tensor, ...], Any], "onnx.ModelProto"]
 
 @dataclass
 class BlockKind:
-    """Blocks that compute the same of other weights.
+    """Blocks that differ only in the values of their weights.
 
     Attributes:
         block: one of them.
-        channels: of the input.
-        dtype: of the input.
+        channels, dtype: of its input.
     """
 
     block: RepeatedBlock
@@ -43,28 +42,21 @@ class BlockKind:
     dtype: torch.dtype = torch.float32
 
 
-@dataclass
-class Replacement:
-    """What stands for the blocks of a network while it is traced."""
-
-    kinds: list[BlockKind] = field(default_factory=list)
-
-
 @contextlib.contextmanager
-def blocks_replaced(network: nn.Module) -> Iterator[Replacement]:
-    """Within, every repeated block of ``network`` is one call that `put_blocks_back` knows."""
-    replacement = Replacement()
+def blocks_replaced(network: nn.Module) -> Iterator[list[BlockKind]]:
+    """Replace every repeated block of ``network`` by one call, for `put_blocks_back`."""
+    kinds: list[BlockKind] = []
     numbers: dict[Any, int] = {}
     blocks = [module for module in network.modules() if isinstance(module, RepeatedBlock)]
     for block in blocks:
         signature = _signature(block)
         if signature not in numbers:
-            numbers[signature] = len(replacement.kinds)
-            replacement.kinds.append(BlockKind(block))
+            numbers[signature] = len(kinds)
+            kinds.append(BlockKind(block))
         number = numbers[signature]
-        object.__setattr__(block, "forward", _call(block, number, replacement.kinds[number]))
+        object.__setattr__(block, "forward", _call(block, number, kinds[number]))
     try:
-        yield replacement
+        yield kinds
     finally:
         for block in blocks:
             object.__delattr__(block, "forward")
@@ -88,7 +80,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _signature(block: nn.Module) -> Any:
-    """Equal for blocks that differ in the values of their tensors alone."""
+    """A key that is equal for blocks that differ only in the values of their tensors."""
     simple = (bool, int, float, str, tuple, type(None))
     modules = tuple(
         (
@@ -109,11 +101,11 @@ def _signature(block: nn.Module) -> Any:
 
 
 class _Functional(nn.Module):
-    """A block whose tensors are inputs."""
+    """A block that takes its tensors as inputs."""
 
     def __init__(self, block: RepeatedBlock) -> None:
         super().__init__()
-        self._block = (block,)  # in a tuple: not a submodule, whose tensors would be weights
+        self._block = (block,)  # the tuple keeps it from being registered as a submodule
         self._names = list(_tensors(block))
 
     def forward(self, x: Tensor, *tensors: Tensor) -> Tensor:
@@ -122,11 +114,11 @@ class _Functional(nn.Module):
         return result
 
 
-def put_blocks_back(model: onnx.ModelProto, replacement: Replacement, trace: Trace) -> None:
-    """Replace the calls that stand for blocks by the blocks' own nodes, in place."""
+def put_blocks_back(model: onnx.ModelProto, kinds: list[BlockKind], trace: Trace) -> None:
+    """Replace the calls that stand for blocks by the nodes of the blocks, in place."""
     bodies: dict[str, onnx.GraphProto] = {}
     domains = {opset.domain: opset for opset in model.opset_import if opset.domain != _DOMAIN}
-    for number, kind in enumerate(replacement.kinds):
+    for number, kind in enumerate(kinds):
         traced = _trace_block(kind, trace)
         domains = {opset.domain: opset for opset in traced.opset_import} | domains
         body = traced.graph
@@ -160,7 +152,7 @@ def _trace_block(kind: BlockKind, trace: Trace) -> onnx.ModelProto:
 
 
 def _body_of_call(call: onnx.NodeProto, body: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """The nodes of ``body`` between the inputs and outputs of ``call``."""
+    """The nodes of ``body``, connected to the inputs and outputs of ``call``."""
     outside = dict(zip((v.name for v in body.input), call.input, strict=True))
     outside |= dict(zip((v.name for v in body.output), call.output, strict=True))
     nodes = [type(node).FromString(node.SerializeToString()) for node in body.node]

@@ -1,4 +1,4 @@
-"""Engines: built, loaded and run."""
+"""Building, loading and running engines."""
 
 from restorert.runtime.build import build_engine, build_engine_file
 from restorert.runtime.engine import Engine

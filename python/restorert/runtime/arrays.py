@@ -1,4 +1,4 @@
-"""Frames of any library as tensors that share their memory, and back."""
+"""Conversion of any library's arrays to tensors that share their memory, and back."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 import torch.utils.dlpack
 from torch import Tensor
 
-from restorert.errors import InputError
+from restorert.errors import InputError, reason_of
 
 
 def to_tensor(frames: Any) -> tuple[Tensor, Any]:
-    """The frames as a tensor sharing their memory, and the way back to their kind."""
+    """A tensor that shares the frames' memory, and a function back to the frames' type."""
     if isinstance(frames, Tensor):
         if frames.layout != torch.strided:
             raise InputError("frames are a sparse tensor; expected a dense one")
@@ -26,7 +26,7 @@ def to_tensor(frames: Any) -> tuple[Tensor, Any]:
             raise InputError(
                 f"frames have dtype {frames.dtype}; expected uint8 or floats in native byte order"
             )
-        # torch takes neither negative strides nor, without a warning, read-only memory.
+        # torch does not accept negative strides, and warns about read-only memory.
         array = np.ascontiguousarray(frames)
         try:
             with warnings.catch_warnings():
@@ -43,7 +43,7 @@ def to_tensor(frames: Any) -> tuple[Tensor, Any]:
             return torch.as_tensor(frames), lambda out: out
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(
-                f"frames, a {type(frames).__name__}, cannot be read: {str(error).splitlines()[0]}"
+                f"frames, a {type(frames).__name__}, cannot be read: {reason_of(error)}"
             ) from None
     raise InputError(
         f"frames are a {type(frames).__name__}; expected a numpy array, a torch tensor or a "
@@ -57,24 +57,23 @@ _DLPACK_CPU = 1
 def _from_dlpack(frames: Any) -> Tensor:
     try:
         if frames.__dlpack_device__()[0] == _DLPACK_CPU:
-            with contextlib.suppress(BufferError, RuntimeError):  # numpy knows no bfloat16
+            with contextlib.suppress(BufferError, RuntimeError):  # numpy has no bfloat16
                 return to_tensor(np.from_dlpack(frames))[0]
-        # numpy takes negative strides, but no memory of a GPU; torch aborts the process on them.
+        # Unlike numpy, which cannot read GPU memory, torch aborts the process on negative strides.
         if any(stride < 0 for stride in getattr(frames, "strides", None) or ()):
             raise InputError("frames have negative strides; pass a contiguous copy of them")
         return torch.utils.dlpack.from_dlpack(frames)
     except InputError:
         raise
-    except Exception as error:  # a foreign object raises what it likes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # a foreign object can raise anything
         raise InputError(
-            f"frames, a {type(frames).__name__}, cannot be read through DLPack: {reason}"
+            f"frames, a {type(frames).__name__}, cannot be read through DLPack: {reason_of(error)}"
         ) from None
 
 
 def _from_dlpack_of(frames: Any) -> Any:
-    """``from_dlpack`` of the array's own library, where it has one."""
-    if hasattr(frames, "__array_namespace__"):  # as the array API standard has it
+    """``from_dlpack`` of the array's own library, or None if it has none."""
+    if hasattr(frames, "__array_namespace__"):  # the array API standard
         return getattr(frames.__array_namespace__(), "from_dlpack", None)
     kind = type(frames)
     module = sys.modules.get(kind.__module__.split(".")[0])

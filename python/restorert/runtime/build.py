@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from restorert import __version__
 from restorert.backends import Backend, choose
@@ -17,7 +17,7 @@ from restorert.engine.profile import ShapeProfile
 from restorert.engine.recipe import BuilderOptions
 from restorert.engine.request import BuildRequest
 from restorert.engine.sidecar import Sidecar, check_engine_file, read_sidecar, sidecar_path
-from restorert.errors import BuildError, Cure, EngineMismatchError, InputError
+from restorert.errors import Cure, EngineMismatchError, InputError
 from restorert.export import OnnxFile
 from restorert.export.onnx_file import spec_of
 from restorert.files import check_output
@@ -32,32 +32,14 @@ from restorert.spec import NetworkSpec, check_shape
 from restorert.weights import shipped_weights, weights_hash
 
 
-class Source(Protocol):
-    """What an engine is built from.
+class NetworkSource:
+    """A network in memory to build from, in its deploy form or as published.
 
     Attributes:
         spec: of the network.
-        path: the file it was read from, if any.
-        weights_sha256: of the network; empty for an ONNX file.
+        path: the checkpoint it was read from, if any.
+        weights_sha256: of the network.
     """
-
-    spec: NetworkSpec
-    path: Path | None
-    weights_sha256: str
-
-    def onnx(
-        self, backend: Backend, precision: str, cache: EngineCache, progress: Progress | None
-    ) -> OnnxFile:
-        """The file that ``backend`` builds an engine of ``precision`` from."""
-        ...
-
-    def origin(self) -> tuple[tuple[str, ...], str]:
-        """`BuildRequest.named_by` and `BuildRequest.weights_from`."""
-        ...
-
-
-class NetworkSource:
-    """A network in memory, in its deploy form or as published."""
 
     def __init__(self, network: RestorationNetwork, *, deploy: bool) -> None:
         self.network, self.deploy = network, deploy
@@ -68,6 +50,7 @@ class NetworkSource:
     def onnx(
         self, backend: Backend, precision: str, cache: EngineCache, progress: Progress | None
     ) -> OnnxFile:
+        """The file that ``backend`` builds an engine of ``precision`` from."""
         calibration = None
         if precision == "int8":
             calibration = shipped_calibration(self.network)
@@ -87,28 +70,29 @@ class NetworkSource:
             )
 
     def origin(self) -> tuple[tuple[str, ...], str]:
-        named, told = self._named()
-        return (*named, "--no-deploy") if named and not self.deploy else named, told
+        """`BuildRequest.named_by` and `BuildRequest.weights_from`."""
+        flags, weights_from = self._origin()
+        return (*flags, "--no-deploy") if flags and not self.deploy else flags, weights_from
 
-    def _named(self) -> tuple[tuple[str, ...], str]:
+    def _origin(self) -> tuple[tuple[str, ...], str]:
         spec, checkpoint = self.spec, self.network.checkpoint
         shipped = shipped_weights().get(spec.name)
         model = f"--model={spec.name}"
         if checkpoint:
-            if checkpoint.sha256 != self.weights_sha256:  # trained on since it was loaded
+            if checkpoint.sha256 != self.weights_sha256:  # trained further since it was loaded
                 return (), ""
             if checkpoint.path == shipped:
                 return (model,), "the package"
             return (model, f"--weights={checkpoint.path}"), f"file {checkpoint.path}"
         registered = spec.name in list_networks() and spec == network_spec(spec.name)
         if registered and seed_of(self.network) == 0:
-            # To the command line a name means the shipped weights where there are any.
+            # On the command line a bare name means the shipped weights, if there are any.
             return () if shipped else (model,), "random"
         return (), ""
 
 
 class OnnxSource:
-    """An ONNX file from `export_onnx` or `quantize_network`."""
+    """An ONNX file from `export_onnx` or `quantize_network`; interface as in `NetworkSource`."""
 
     weights_sha256 = ""
 
@@ -151,22 +135,22 @@ def build_engine_file(
 
     Args:
         network: a network, or an ONNX file from `export_onnx` or `quantize_network`: its path, or
-            an `OnnxFile` where it has been read already.
-        path: where to write; None keeps the file in the cache and reuses one that is there.
-        precision: fp32, fp16, bf16 or int8. An ONNX file brings its own, which must be equal;
-            int8 needs such a file, from `quantize_network`, but for the networks whose calibration
-            comes with the package (hinet-tiny).
+            an `OnnxFile` if it has been read already.
+        path: where to write; None writes to the cache, or reuses a file that is there.
+        precision: fp32, fp16, bf16 or int8; must be that of an ONNX file. int8 needs an ONNX file
+            from `quantize_network`, except for the networks whose calibration comes with the
+            package (hinet-tiny).
         shape: optimise for this [N, C, H, W]; any smaller size is accepted too.
-        profile: instead of ``shape``: the exact smallest, best and largest shapes.
+        profile: instead of ``shape``: the exact smallest, optimal and largest shapes.
         runner: see `restorert.backends.choose`.
         options: for the builder.
-        cache: None is the user's own cache folder.
-        progress: called with what is being done and the share done.
+        cache: None is the user's cache folder.
+        progress: see `Progress`.
         deploy: build the network's deploy form, see `RestorationNetwork.deploy`.
-        to_run: choose only among runners that can also run here.
+        to_run: choose only among runners that can also run on this machine.
 
     Returns:
-        The engine file; its sidecar is beside it.
+        The engine file; its sidecar is next to it.
 
     Raises:
         RestorertError: InputError, BuildError or RunnerUnavailableError, one line each.
@@ -175,7 +159,7 @@ def build_engine_file(
     if shape is not None and profile is not None:
         raise InputError("give a shape or a profile, not both")
     backend = choose(runner, precision=precision, to_run=to_run)
-    source: Source
+    source: NetworkSource | OnnxSource
     if isinstance(network, RestorationNetwork):
         source = NetworkSource(network, deploy=deploy)
     else:
@@ -210,7 +194,7 @@ def _built(
     cache: EngineCache,
     progress: Progress | None,
 ) -> Path:
-    """The engine file of a request: at ``path``, or in the cache, where it may be already."""
+    """Build the engine file of a request at ``path``, or find or build it in the cache."""
     device, version = backend.device(), backend.version()
     plugins = plugin_hash() if backend.uses_plugins else None
     facts = {
@@ -237,12 +221,7 @@ def _built(
             seconds=time.perf_counter() - started,
             rebuild=request.command(backend.name, backend.options, path),
         )
-        try:
-            sidecar.write(out)
-        except OSError as error:
-            raise BuildError(
-                f"cannot write {sidecar_path(out)}: {error.strerror or error}"
-            ) from None
+        sidecar.write(out)
 
     if path is None:
         return cache.get_or_build(cache.path(label, facts, backend.suffix), _is_whole, build)
@@ -272,13 +251,13 @@ def build_engine(
     progress: Progress | None = None,
     deploy: bool = True,
 ) -> Engine:
-    """An engine ready to run: built, or taken from the cache.
+    """Build an engine or take it from the cache, and load it.
 
     Arguments as in `build_engine_file`; ``runner="cuda"`` and ``"torch"`` run the network itself.
-    "auto" takes the first of `restorert.backends.BACKENDS` that works.
+    "auto" uses the first of `restorert.backends.BACKENDS` that works.
 
     Frames that a half precision spoils (NaN, infinity, one colour) are run again in the next safer
-    one, whose engine is built when the first such frame comes; see `Engine.frames_repeated`.
+    one, whose engine is built when the first such frame occurs; see `Engine.frames_repeated`.
     """
     check_engine_precision(precision)
     given = ("onnx", "network") if isinstance(network, RestorationNetwork) else ("onnx",)

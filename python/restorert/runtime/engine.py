@@ -1,4 +1,4 @@
-"""The engine a user holds: any array kind, any size, in and out."""
+"""The engine as users see it: takes and returns arrays of any type and size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from restorert.backends.base import Runner
 from restorert.engine.device import short_version
 from restorert.engine.profile import ShapeProfile, format_shape
 from restorert.engine.sidecar import Sidecar
-from restorert.errors import Cure, DeviceMemoryError, InputError, not_finite
+from restorert.errors import Cure, DeviceMemoryError, InputError, not_finite, reason_of
 from restorert.pictures.padding import pad
 from restorert.runtime.arrays import to_tensor
 from restorert.spec import NetworkSpec, padded_size
@@ -27,10 +27,10 @@ class Engine:
     Attributes:
         spec: the network's `NetworkSpec`.
         runner: the loaded runner.
-        sidecar: of the engine file; None for the torch runner, which has no file.
-        fallback: makes the engine of the next safer precision, on which frames are run again that
-            came out with NaN, infinite or constant; None leaves them as they are.
-        frames_repeated: how many were.
+        sidecar: of the engine file; None for runners without one, such as torch.
+        fallback: makes the engine of the next safer precision, which runs frames again whose result
+            is NaN, infinite or constant; None returns them as they are.
+        frames_repeated: number of frames run again.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Engine:
         return f"<Engine {self.describe()}>"
 
     def describe(self) -> str:
-        """One line: network, runner and version, precision that runs, device, shapes."""
+        """One line: network, runner and version, precision really used, device, shapes."""
         r = self.runner
         shapes = f", shapes {r.profile}" if r.profile else ""
         version = short_version(r.version)
@@ -65,18 +65,18 @@ class Engine:
                 one picture. A numpy array, a torch tensor, or anything with ``__dlpack__`` or
                 ``__cuda_array_interface__`` (CuPy, PyCUDA's GPUArray). Any N, H and W: sizes are
                 padded (``spec.padding_mode``) and the result cropped; batches larger than the
-                engine's are split. They are only read.
+                engine's are split. The frames are not modified.
 
         Returns:
-            The restored pictures in memory of their own, of the same kind, dtype, layout and
-            device; a torch tensor for a DLPack object whose library has no ``from_dlpack``. Floats
-            are not clamped; uint8 is clamped and rounded as the network's authors do
-            (``spec.rounding``).
+            The restored pictures, in new memory, of the same array type, dtype, layout and device;
+            a torch tensor for a DLPack object whose library has no ``from_dlpack``. Floats are not
+            clamped; uint8 is clamped and rounded as by the network's authors (``spec.rounding``).
 
         Raises:
             InputError: wrong dimensions, channels or dtype; larger than the engine's profile.
             DeviceMemoryError: not enough memory.
-            RestorertError: values that are not finite, for uint8, which cannot hold them.
+            RestorertError: the result is not finite and the frames are uint8, which cannot
+                represent it.
         """
         tensor, restore_kind = to_tensor(frames)
         single = tensor.ndim == 3
@@ -88,7 +88,7 @@ class Engine:
         self._check(batch, channels_axis=3)
         picture = batch.permute(0, 3, 1, 2).to(self.runner.torch_device)
         restored = self._run(picture.to(torch.float32).div_(255.0))
-        # Rounded, NaN would be black and infinity white.
+        # Rounding would turn NaN into black and infinity into white.
         if restored.numel() and not all(e.isfinite() for e in torch.aminmax(restored)):
             raise not_finite(self.spec.name)
         levels = restored.clamp_(0.0, 1.0).mul_(255.0)
@@ -139,7 +139,8 @@ class Engine:
             )
         try:
             padded = pad(x, rows, columns, self.spec.padding_mode).contiguous()
-            restored = [self._run_chunk(chunk, profile) for chunk in self._chunks(padded, profile)]
+            chunks = padded.split(profile.max[0]) if profile else (padded,)
+            restored = [self._run_chunk(chunk, profile) for chunk in chunks if len(chunk)]
             if not restored:
                 return x.new_empty((0, self.spec.out_channels, height, width))
             joined = restored[0] if len(restored) == 1 else torch.cat(restored)
@@ -148,14 +149,14 @@ class Engine:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            reason = str(error).splitlines()[0] if str(error) else "out of memory"
-            asked = format_shape((x.shape[0], x.shape[1], rows, columns))
+            asked = format_shape((*x.shape[:2], rows, columns))
+            place = self.runner.device.name
             raise DeviceMemoryError(
-                f"not enough memory for {asked} on {self.runner.device.name} ({reason})", Cure.TILES
+                f"not enough memory for {asked} on {place} ({reason_of(error)})", Cure.TILES
             ) from None
 
     def _repeat_broken(self, x: Tensor, restored: Tensor) -> Tensor:
-        """Run frames that came out broken again, in a safer precision."""
+        """Run the frames with broken results again, in a safer precision."""
         broken = broken_frames(x, restored)
         count = int(broken.sum())
         if not count or self.fallback is None:
@@ -163,19 +164,13 @@ class Engine:
         if self._safer is None:
             self._safer = self.fallback()
             _LOG.warning(
-                "%s gave NaN, infinity or one colour for a frame; such frames run again in %s",
+                "%s gave NaN, infinity or one colour for a frame; such frames are run again in %s",
                 self.runner.precision,
                 self._safer.runner.precision,
             )
         self.frames_repeated += count
         restored[broken] = self._safer._run(x[broken])
         return restored
-
-    @staticmethod
-    def _chunks(x: Tensor, profile: ShapeProfile | None) -> tuple[Tensor, ...]:
-        if x.shape[0] == 0:
-            return ()
-        return x.split(profile.max[0]) if profile else (x,)
 
     def _run_chunk(self, chunk: Tensor, profile: ShapeProfile | None) -> Tensor:
         missing = profile.min[0] - chunk.shape[0] if profile else 0
@@ -186,9 +181,9 @@ class Engine:
 
 
 def broken_frames(x: Tensor, restored: Tensor) -> Tensor:
-    """Which frames of [N, C, H, W] hold NaN or infinity, or one value for a picture of several.
+    """A boolean [N]: results with NaN or infinity, or constant although the frame is not.
 
-    One pass over each picture: both extremes are NaN where any value is.
+    One pass over each picture: both extremes are NaN if any value is.
     """
     least, most = torch.aminmax(restored.flatten(1), dim=1)
     given_least, given_most = torch.aminmax(x.flatten(1), dim=1)

@@ -17,12 +17,12 @@ from restorert.spec import check_shape
 def load_engine(path: str | os.PathLike[str]) -> Engine:
     """Load an engine file.
 
-    Its sidecar is checked first: file whole, same runner and version, same device, same plugins.
+    Its sidecar is checked first: file complete, same runner and version, same device and plugins.
 
     Raises:
-        EngineMismatchError: it was built for something else; the message says what it was and the
+        EngineMismatchError: it was built for something else; the message says for what, and the
             command that builds it again.
-        RunnerUnavailableError: its runner is not installed here.
+        RunnerUnavailableError: its runner is not installed.
     """
     sidecar = read_sidecar(path)
     try:

@@ -1,4 +1,4 @@
-"""An engine built on demand, for frames whose size is not known beforehand."""
+"""An engine that is built on demand, for frames whose size is not known in advance."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ Building = Callable[[], contextlib.AbstractContextManager["Progress | None"]]
 
 
 class EngineOnDemand:
-    """An engine built for the first picture, and again for a picture that does not fit.
+    """An engine that is built for the first picture, and again for a picture that does not fit.
 
-    It is optimised for the tile if pictures come in tiles. The largest shape grows in steps, so
-    that a folder of many sizes needs few engines. Each new engine is logged at level INFO.
+    If pictures are tiled it is optimised for the tile. The largest shape grows in steps, so that a
+    folder of many sizes needs few engines. Each new engine is logged at level INFO.
 
     Args:
         network: from `create_network` or `load_network`.
         precision, runner, deploy: see `build_engine`.
         tile: see `restore_picture`.
-        one_size: all frames have one size: build for exactly that.
-        building: makes a context for each build, which gives its progress callback.
+        one_size: all frames have the same size; build for exactly that size.
+        building: makes a context manager for each build, which yields the progress callback.
 
     Attributes:
-        spec: the network's.
+        spec: the network's `NetworkSpec`.
         engine: the current one; None before the first picture.
     """
 
     STEP = 512
-    """By how many pixels a side of the largest shape grows."""
+    """Pixels by which a side of the largest shape grows."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class EngineOnDemand:
         self._building = building
 
     def __call__(self, frames: Any) -> Any:
-        """Restore frames, see `Engine.__call__`; numpy arrays."""
+        """Restore frames, numpy arrays as in `Engine.__call__`."""
         size = frames.shape[1:3] if frames.dtype == "uint8" else frames.shape[2:4]
         if self.engine is None or not self._fits(self.engine.runner.profile, size):
             self.engine = self._build(size)

@@ -1,4 +1,4 @@
-"""ONNX files of networks, exported once."""
+"""The cache of exported ONNX files."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from restorert.networks import RestorationNetwork
 from restorert.quantize import CalibrationCache, Patches, quantize_network
 from restorert.weights import weights_hash
 
-# The rooms whose code decides what stands in an exported file; so do the modules beside them.
+# The folders whose code affects an exported file; the modules next to them do, too.
 _WRITERS = ("export", "networks", "ops", "pictures", "quantize", "weights")
 
 
 def exporter_sources() -> list[Path]:
-    """The modules of the package that decide what stands in an exported file."""
+    """The modules of the package that affect the content of an exported file."""
     package = Path(restorert.__file__).parent
     rooms = [package.glob("*.py"), *((package / room).rglob("*.py") for room in _WRITERS)]
     return sorted(itertools.chain(*rooms))
@@ -35,7 +35,7 @@ def exporter_sources() -> list[Path]:
 
 @functools.cache
 def exporter_fingerprint() -> str:
-    """Changes whenever an exported file could: our own code and the exporters' versions."""
+    """Hex SHA-256 over all that affects an exported file: our code and the exporters' versions."""
     versions = (restorert.__version__, torch.__version__, onnx.__version__, onnxscript.__version__)
     digest = hashlib.sha256(" ".join(versions).encode())
     for source in exporter_sources():
@@ -53,12 +53,12 @@ def cached_onnx(
     deploy: bool = True,
     calibration: CalibrationCache | None = None,
 ) -> OnnxFile:
-    """The network as an ONNX file in the cache: exported first where it is not there, or damaged.
+    """The network's ONNX file in the cache; exported first if it is missing or damaged.
 
     Args:
-        network: stays as it is.
+        network: not changed.
         precision: of the file; int8 needs a ``calibration``.
-        cache: where it lies.
+        cache: the cache that holds the file.
         weights_sha256: of the network.
         runner, deploy: see `export_onnx`.
         calibration: see `quantize_network`.
@@ -80,7 +80,7 @@ def cached_onnx(
     found: list[OnnxFile] = []
 
     def is_whole(target: Path) -> bool:
-        # A damaged file would still parse, with other weights in it.
+        # A damaged file might still parse, but with other weights.
         try:
             noted = json.loads(record.read_bytes())
             found[:] = [OnnxFile(target, noted["sha256"], noted["metadata"])]
@@ -109,11 +109,11 @@ def calibrated_path(
     cache: EngineCache | None = None,
     **arguments: Any,
 ) -> Path:
-    """Where the cache keeps the INT8 file of these pictures.
+    """The cache's path for the INT8 file that these arguments of `quantize_network` produce.
 
     Args:
-        network, patches, arguments: of `quantize_network`, which writes it.
-        cache: None is the user's own cache folder.
+        network, patches, arguments: as for `quantize_network`, which writes the file.
+        cache: None is the user's cache folder.
     """
     facts = {
         "weights": weights_hash(network),

@@ -1,4 +1,4 @@
-"""How far two results are apart."""
+"""Measures of the difference between two results."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from restorert.psnr import psnr as psnr_of_error
 
 
 def psnr(a: Tensor, b: Tensor, peak: float = 1.0) -> float:
-    """Peak signal-to-noise ratio in dB of two pictures of range [0, peak]; inf where equal."""
+    """Peak signal-to-noise ratio in dB of two pictures in [0, peak]; inf if they are equal."""
     return psnr_of_error((a.double() - b.double()).square().mean().item(), peak)
 
 
 def max_error(found: Tensor, expected: Tensor) -> float:
     """Largest |found - expected| / max(1, |expected|), 0 for empty tensors.
 
-    Equal infinities and NaN against NaN count as equal; either against a number counts as inf.
+    Equal infinities, and NaN and NaN, count as equal; either against a number gives inf.
     """
     if found.shape != expected.shape:
         raise ValueError(f"shapes {tuple(found.shape)} and {tuple(expected.shape)} differ")

@@ -1,4 +1,4 @@
-"""Run an op's cases: one list of cases drives the tests and the benchmark."""
+"""Runs an op's cases: tests and benchmarks share one list of cases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAYOUTS = (torch.contiguous_format, torch.channels_last)
 
 
 def in_layout(inputs: dict[str, Any], layout: torch.memory_format) -> dict[str, Any]:
-    """The same arguments with every 4-dimensional tensor in ``layout``."""
+    """The arguments with every 4-dimensional tensor in ``layout``."""
     return {
         name: value.contiguous(memory_format=layout)
         if isinstance(value, Tensor) and value.ndim == 4

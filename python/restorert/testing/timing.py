@@ -1,4 +1,4 @@
-"""Timing several candidates side by side, and the memory one of them takes."""
+"""Times several candidates side by side, and measures the memory that a block takes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LEAST_ROUNDS = 5
 
 @dataclass
 class Timing:
-    """Seconds a call took, sample by sample."""
+    """The durations of a call in seconds, one per sample."""
 
     samples: list[float] = field(default_factory=list)
 
     def percentile(self, share: float) -> float:
-        """The ``share`` percentile in seconds, 0 to 100."""
+        """A percentile in seconds; ``share`` is from 0 to 100."""
         return float(np.percentile(self.samples, share))
 
     @property
@@ -50,7 +50,7 @@ def time_side_by_side(
     cold_l2: bool = True,
     on_round: Callable[[int, int], None] | None = None,
 ) -> dict[str, Timing]:
-    """Time candidates in turn, round by round, so that drift meets all of them alike.
+    """Time candidates in turn, round by round, so that drift affects all of them equally.
 
     Args:
         candidates: calls by name.
@@ -58,7 +58,7 @@ def time_side_by_side(
             wall-clock time, and one untimed call precedes each sample, because the previous
             candidate's thread pool still spins and its data still fills the caches.
         repeats: rounds, of one sample each.
-        max_seconds: no further round is begun after this long, once there are `LEAST_ROUNDS`.
+        max_seconds: start no further round after this time, but run at least `LEAST_ROUNDS`.
         warmup: calls of each candidate before the first round.
         cold_l2: on CUDA, overwrite the L2 cache before each sample.
         on_round: called with (round, rounds) for progress.
@@ -113,10 +113,10 @@ def _status_bytes(field_name: str) -> int:
 
 @contextlib.contextmanager
 def peak_memory(device: torch.device) -> Iterator[Memory]:
-    """Peak memory above what was taken at entry.
+    """Measure the peak memory of the block, above the memory in use at entry.
 
-    On CUDA: of the whole device, so that memory which TensorRT allocates counts; on the CPU: the
-    process's resident set. Memory that a library keeps from earlier work hides what it reuses.
+    On CUDA: of the whole device, so that TensorRT's own allocations count; on the CPU: the
+    process's resident set. Memory that a library keeps and reuses from earlier work is not seen.
     """
     memory = Memory()
     gc.collect()

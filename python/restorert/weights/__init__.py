@@ -1,4 +1,4 @@
-"""Checkpoints: reading them safely, recognising the network they belong to, writing them."""
+"""Checkpoints: reading them safely, recognising their network, and writing them."""
 
 from restorert.weights.checkpoint import Checkpoint, CheckpointSource, read_checkpoint
 from restorert.weights.classifier import load_classifier

@@ -1,4 +1,4 @@
-"""Reading checkpoint files without running anything that stands in them."""
+"""Reads checkpoint files without executing anything in them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from restorert.weights.tensorflow import read_tensorflow, tensorflow_prefix
 
 Format = Literal["torch-zip", "torch-legacy", "safetensors", "tensorflow"]
 
-# Where authors put the state dict inside the file, the preferred first: the moving average is what
-# authors who keep one report their figures with (BasicSR's `params_ema` beside `params`).
+# Keys under which authors put the state dict, in order of preference: if there is a moving average,
+# the published figures are measured with it (BasicSR's `params_ema` beside `params`).
 WRAPPERS = (
     "params_ema",
     "state_dict_ema",
@@ -34,15 +34,15 @@ WRAPPERS = (
     "net",
 )
 
-# What wrappers of the module leave in front of every tensor's name; "net." is what authors who
-# train with Lightning call the network in theirs.
+# Prefixes that wrappers of the module add to every tensor's name; "net." is a common attribute name
+# for the network in Lightning modules.
 PREFIXES = ("module.", "_orig_mod.", "net.")
 
 _TORCH_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 _UNPACK = "unpack it first"
 _LOOK = "check what was downloaded"
-# Files that were found under a checkpoint's name: offset, bytes, what it is, what to do.
+# Other files that users pass as checkpoints: offset, bytes, name of the format, what to do.
 _OTHER_FILES = (
     (0, b"version https://git-lfs", "a Git LFS pointer", "run `git lfs pull` to get the file"),
     (0, b"\x89PNG\r\n", "a PNG picture", _LOOK),
@@ -64,14 +64,14 @@ _OTHER_FILES = (
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """Where tensors came from.
+    """The origin of a checkpoint's tensors.
 
     Attributes:
-        path: the file, absolute; of a TensorFlow checkpoint the .index.
-        format: the file's type, recognised by its content.
-        key: the wrapper's key(s) the state dict stood under, joined by dots; "" where at the top.
-            Of a TensorFlow checkpoint the scope that all variables shared.
-        metadata: a safetensors file's own notes.
+        path: the absolute path; for a TensorFlow checkpoint that of its .index file.
+        format: the file's format, recognised by its content.
+        key: the keys that the state dict was nested under, joined by dots; "" at the top level. For
+            a TensorFlow checkpoint the scope that all variables share.
+        metadata: of a safetensors file.
         sha256: `weights_hash` of the loaded network; "" in what `read_checkpoint` returns.
     """
 
@@ -84,7 +84,7 @@ class CheckpointSource:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state dict with canonical names, on the CPU, floating-point tensors in float32."""
+    """A state dict with canonical names, on the CPU, with floating-point tensors in float32."""
 
     tensors: Mapping[str, Tensor]
     source: CheckpointSource
@@ -94,13 +94,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint file; nothing in it is ever executed.
 
     PyTorch's zip and legacy formats and safetensors are recognised by content, whatever the suffix.
-    The state dict may stand at the top or under one of `WRAPPERS`, of which the first present is
-    taken: ``params_ema`` before ``params``. Prefixes that data-parallel, compiled and Lightning's
-    modules leave (``module.``, ``_orig_mod.``, ``net.``) are removed where every name has them.
+    The state dict may be at the top level or under one of `WRAPPERS`, of which the first present is
+    used: ``params_ema`` before ``params``. The prefixes of data-parallel, compiled and Lightning
+    modules (``module.``, ``_orig_mod.``, ``net.``) are removed if every name has them.
 
-    TensorFlow's V2 checkpoints are several files of one prefix; ``path`` is that prefix
+    A TensorFlow V2 checkpoint is several files with a common prefix; ``path`` is that prefix
     (``checkpoints/color/deblur.model-523000``), or its ``.index`` or ``.data-...`` file. Names and
-    layouts become PyTorch's, and what the optimizer kept is left out: see `read_tensorflow`.
+    layouts become PyTorch's, and optimizer state is dropped: see `read_tensorflow`.
 
     Args:
         path: the file, or a TensorFlow checkpoint's prefix.
@@ -110,8 +110,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         exactly, float64 rounded), integers and booleans as they are.
 
     Raises:
-        CheckpointError: the file is missing, damaged, no checkpoint, holds no state dict, or would
-            run code when unpickled; the message names what was found and what to do.
+        CheckpointError: the file is missing, damaged, not a checkpoint, has no state dict, or would
+            run code when unpickled; the message says what was found and what to do.
     """
     path = Path(path)
     prefix = tensorflow_prefix(path)
@@ -128,7 +128,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
                 content: Any = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         else:
             metadata = {}
-            # The open file and not its path, whose suffix torch.load would go by.
+            # Pass the open file: given a path, torch.load would go by its suffix.
             with warnings.catch_warnings(), open(path, "rb") as file:
                 warnings.simplefilter("ignore")  # torch notes unusual pickle protocols; harmless
                 content = torch.load(file, map_location="cpu", weights_only=True)
@@ -146,7 +146,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def _recognise(path: Path) -> Format:
-    """The file's format by its first bytes and, for a zip archive, its list of contents."""
+    """The file's format, from its first bytes and, for a zip archive, its list of contents."""
     try:
         if path.is_dir():
             raise CheckpointError(f"{path} is a folder; name the checkpoint file in it")
@@ -156,8 +156,7 @@ def _recognise(path: Path) -> Format:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; check the path") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        reason = reason_of(error)
-        raise CheckpointError(f"{path}: cannot be read ({reason})") from None
+        raise CheckpointError(f"{path}: cannot be read ({reason_of(error)})") from None
 
     if not head:
         raise CheckpointError(f"{path} is an empty file: the download failed, download it again")
@@ -216,7 +215,7 @@ def _check_zip(path: Path, size: int) -> None:
             f"{path} is a zip archive but no PyTorch checkpoint (it holds {found}); if the "
             "checkpoint is inside, unpack it first"
         )
-    # torch.save stores its records uncompressed: more bytes than the file has is a zip bomb.
+    # torch.save does not compress its records, so more bytes than the file has is a zip bomb.
     if sum(entry.file_size for entry in entries) > size:
         raise CheckpointError(
             f"{path}: a zip archive whose records unpack to more than the file's {size} bytes, "
@@ -225,7 +224,7 @@ def _check_zip(path: Path, size: int) -> None:
 
 
 def _pickled_globals(path: Path) -> str:
-    """The first class or function that a plain pickle names, read without unpickling; or ""."""
+    """The first class or function named in a plain pickle, read without unpickling; or ""."""
     strings: list[str] = []
     try:
         with open(path, "rb") as file:
@@ -236,13 +235,13 @@ def _pickled_globals(path: Path) -> str:
                     return ".".join(strings[-2:])
                 if "UNICODE" in opcode.name:
                     strings = [*strings[-1:], str(argument)]
-    except Exception:  # damaged: there is no name to tell
+    except Exception:  # damaged, so there is no name to report
         return ""
     return ""
 
 
 def _load_failure(path: Path, error: Exception) -> str:
-    """One line out of torch.load's paragraphs."""
+    """Condense torch.load's paragraphs into one line."""
     message = str(error)
     refused = re.search(r"GLOBAL ([\w.]+)", message) or re.search(
         r"([\w.]+) (?:whose module|was not an allowed|from the blocked)", message
@@ -254,16 +253,16 @@ def _load_failure(path: Path, error: Exception) -> str:
         )
     if "eights only load failed" in message:
         detail = re.search(r"WeightsUnpickler error:? *([^\n]*)", message)
-        reason = detail[1].strip()[:120] if detail else "an object that is no tensor"
+        reason = detail[1].strip()[:120] if detail else "an object that is not a tensor"
         return (
-            f"{path} holds pickled objects that are no tensors ({reason}); save "
+            f"{path} holds pickled objects that are not tensors ({reason}); save "
             "net.state_dict() alone"
         )
     return f"{path}: damaged or truncated checkpoint ({reason_of(error)}); download it again"
 
 
 def _unwrap(path: Path, content: Any) -> tuple[Mapping[str, Tensor], str]:
-    """The state dict inside ``content`` and the keys that lead to it."""
+    """The state dict inside ``content``, and the keys that lead to it."""
     keys: list[str] = []
     while True:
         if isinstance(content, Tensor):
@@ -296,11 +295,8 @@ def _unwrap(path: Path, content: Any) -> tuple[Mapping[str, Tensor], str]:
             "weights in the folder models/ beside training_states/"
         )
     for name, value in others:
-        if (
-            isinstance(value, Mapping)
-            and value
-            and all(isinstance(v, Tensor) for v in value.values())
-        ):
+        nested = value.values() if isinstance(value, Mapping) else ()
+        if nested and all(isinstance(tensor, Tensor) for tensor in nested):
             raise CheckpointError(
                 f"{path} has tensors{_under(keys)} under the key {name!r}, which restorert does "
                 f"not know; save that entry alone (keys known: {', '.join(WRAPPERS)})"
@@ -321,7 +317,7 @@ def _under(keys: list[str]) -> str:
 def _canonical(path: Path, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names without prefixes; plain, contiguous float32 tensors."""
     if not state_dict:
-        raise CheckpointError(f"{path}: holds no tensors; this is no checkpoint of a network")
+        raise CheckpointError(f"{path}: holds no tensors; this is not a checkpoint of a network")
     names = list(state_dict)
     while True:
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)

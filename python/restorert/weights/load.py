@@ -1,4 +1,4 @@
-"""From checkpoint files to networks and back."""
+"""Checkpoint file -> network, and back."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from restorert.errors import CheckpointError, InputError, RestorertError, printable
-from restorert.files import replace_atomically
+from restorert.errors import CheckpointError, InputError, RestorertError, printable, reason_of
+from restorert.files import writing
 from restorert.networks import (
     FAMILIES,
     RestorationNetwork,
@@ -30,16 +30,16 @@ _UNSEEN_KEY = "restorert.config"
 
 
 def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> RestorationNetwork:
-    """The network a checkpoint belongs to: family, variant and sizes are read off the tensors.
+    """Load the network of a checkpoint; family, variant and sizes follow from its tensors.
 
-    Published variants of equal sizes (``hinet-gopro`` and ``hinet-reds``) are told apart by
-    ``name``, else by the note `save_network` leaves, else by the file's name.
+    Published variants of equal sizes (``hinet-gopro`` and ``hinet-reds``) are distinguished by
+    ``name``, else by the metadata that `save_network` writes, else by the file's name.
 
     Args:
-        path: a file `read_checkpoint` takes; or, where there is no such file, the name of a network
-            whose weights come with the package (`shipped_weights`: "hinet-tiny").
-        name: the variant, one of `list_networks()`. Widths that no published variant has are taken
-            under any name of the family.
+        path: a file for `read_checkpoint` or, if there is no such file, the name of a network whose
+            weights come with the package (`shipped_weights`: "hinet-tiny").
+        name: the variant, one of `list_networks()`. Sizes that no published variant has are
+            accepted under any name of the family.
 
     Returns:
         A module in eval mode, float32, on the CPU, with its `NetworkSpec` in ``.spec`` and a
@@ -47,8 +47,8 @@ def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> Re
 
     Raises:
         UnknownNetworkError: no network is called ``name``.
-        CheckpointError: the file cannot be read; its tensors are of no known network; some are
-            missing, extra, of other shapes or not finite; or they belong to another variant than
+        CheckpointError: the file cannot be read; its tensors belong to no known network; some are
+            missing, extra, of the wrong shape or not finite; or they belong to a variant other than
             ``name``.
     """
     if name is not None:
@@ -71,20 +71,18 @@ def load_network(path: str | os.PathLike[str], *, name: str | None = None) -> Re
             _check_name(name, network)
         check_finite(checkpoint.tensors)
     except RestorertError as error:
-        # Names of tensors come from the file, and may hold anything.
+        # The names of tensors come from the file and may contain anything.
         raise CheckpointError(f"{path}: {printable(str(error))}") from None
-    except Exception as error:  # hostile shapes fail in the families' arithmetic
-        reason = printable(" ".join(str(error).split())[:120])
+    except Exception as error:  # malicious shapes fail anywhere in the families' code
         raise CheckpointError(
-            f"{path}: no network can be built of its tensors ({reason})"
+            f"{path}: no network can be built from its tensors ({reason_of(error)})"
         ) from None
-    source = dataclasses.replace(checkpoint.source, sha256=weights_hash(network))
-    network.checkpoint = source
+    network.checkpoint = dataclasses.replace(checkpoint.source, sha256=weights_hash(network))
     return network
 
 
 def _check_name(name: str, network: RestorationNetwork) -> None:
-    """Refuse ``name`` where the sizes are published ones, but not those of ``name``."""
+    """Raise CheckpointError if the sizes are those of other published variants than ``name``."""
     asked = network_spec(name)
     found = network.spec
     fitting = [
@@ -101,7 +99,7 @@ def _check_name(name: str, network: RestorationNetwork) -> None:
 
 
 def not_finite_tensor(tensors: Mapping[str, Tensor]) -> str | None:
-    """The first tensor that holds NaN or infinity."""
+    """The name of the first tensor with NaN or infinity, or None."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             return name
@@ -109,7 +107,7 @@ def not_finite_tensor(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that hold NaN or infinity: no picture comes out of such weights.
+    """Reject tensors with NaN or infinity: such weights cannot produce a picture.
 
     Raises:
         CheckpointError: names the first one.
@@ -123,7 +121,7 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _unknown(checkpoint: Checkpoint) -> str:
-    """What was found, and the family that shares the most names with it."""
+    """The tensors found, and the family that shares the most names with them."""
     found = list(checkpoint.tensors)
     shared: dict[str, int] = {}
     for family in FAMILIES:
@@ -143,22 +141,23 @@ def _unknown(checkpoint: Checkpoint) -> str:
 
 
 def save_network(network: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write a network's weights as safetensors, with its name and what of its config no tensor
-    shows; ``path`` is replaced as a whole.
+    """Write a network's weights as safetensors; ``path`` is replaced atomically.
+
+    The metadata has its name and the config fields that cannot be inferred from tensors.
 
     Tensors keep their dtype; `load_network` widens half precision when it reads them.
 
     Raises:
-        CheckpointError: the file cannot be written; what stood at ``path`` is untouched.
+        CheckpointError: the file cannot be written; an existing file is untouched.
     """
-    # Copies: safetensors refuses tensors that share memory.
+    # Copies, because safetensors rejects tensors that share memory.
     tensors = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in network.state_dict().items()
     }
     metadata = {"format": "pt"}
     if getattr(network, "deployed", ()):
-        raise InputError("a network in deploy form is not saved: save the one it was made from")
+        raise InputError("a network in deploy form cannot be saved: save the one it was made from")
     spec = getattr(network, "spec", None)
     if spec is not None:
         metadata[_NETWORK_KEY] = spec.name
@@ -166,24 +165,20 @@ def save_network(network: nn.Module, path: str | os.PathLike[str]) -> None:
         if family.unseen:
             unseen = {field: getattr(spec.config, field) for field in family.unseen}
             metadata[_UNSEEN_KEY] = json.dumps(unseen)
-    try:
-        with replace_atomically(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
-    except OSError as error:
-        reason = error.strerror or error
-        raise CheckpointError(f"{path}: the weights cannot be written ({reason})") from None
+    with writing(path, CheckpointError) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def weights_hash(module: nn.Module) -> str:
-    """SHA-256, in hex, over names, dtypes, shapes and bytes of a module's state dict.
+    """Hex SHA-256 over the names, dtypes, shapes and bytes of a module's state dict.
 
-    Independent of the order of the tensors, of the device and of memory formats; a module cast to
+    It does not depend on the order of the tensors, the device or memory formats; a module cast to
     another dtype has another hash.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        # JSON closes each header, so no two state dicts give the same stream of bytes.
+        # JSON delimits each header, so no two state dicts give the same byte stream.
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(content.data)
     return digest.hexdigest()

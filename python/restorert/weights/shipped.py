@@ -1,4 +1,4 @@
-"""What comes with the package: trained weights and their INT8 calibrations."""
+"""The trained weights and INT8 calibrations that come with the package."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _SHIPPED = Path(__file__).parent / "data"
 
 
 def shipped_weights() -> dict[str, Path]:
-    """The checkpoints that come with the package, by the name of their network."""
+    """Network name -> checkpoint that comes with the package."""
     return {path.stem: path for path in sorted(_SHIPPED.glob("*.safetensors"))}
 
 
 def shipped_calibrations() -> dict[str, Path]:
-    """The INT8 calibrations that come with the package, by the name of their network."""
+    """Network name -> INT8 calibration that comes with the package."""
     found = sorted(_SHIPPED.glob("*.int8.json"))
     return {path.name.removesuffix(".int8.json"): path for path in found}

@@ -1,9 +1,9 @@
-"""Reading TensorFlow's V2 checkpoints, without TensorFlow.
+"""Reads TensorFlow V2 checkpoints without TensorFlow.
 
-A checkpoint of the prefix ``deblur.model-523000`` is a pair: ``<prefix>.index``, a LevelDB table of
-records that say where each tensor lies, and one or more ``<prefix>.data-00000-of-00001`` of their
-bytes (tensorflow/core/util/tensor_bundle, tensorflow/core/lib/io/table). Every length is checked
-against what it must fit in, and every byte that is used against its CRC-32C.
+A checkpoint with the prefix ``deblur.model-523000`` is a set of files: ``<prefix>.index``, a
+LevelDB table of records that locate each tensor, and one or more ``<prefix>.data-00000-of-00001``
+with their bytes (tensorflow/core/util/tensor_bundle, tensorflow/core/lib/io/table). Every length
+is checked against the space it must fit in, and all data that is used against its CRC-32C.
 
 It is one file because its parts are the layers of one format, of no use by themselves.
 """
@@ -11,6 +11,7 @@ It is one file because its parts are the layers of one format, of no use by them
 from __future__ import annotations
 
 import contextlib
+import glob
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from restorert.errors import CheckpointError, printable
 
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER = 48  # two block handles, zeros, and the magic number
-_TRAILER = 5  # behind each block: its compression and its checksum
+_TRAILER = 5  # after each block: its compression and its checksum
 # Snappy's longest copy: 64 bytes for 3.
 _LARGEST_GROWTH = 32
 _MOST_DIMENSIONS = 8
@@ -34,7 +35,7 @@ _LARGEST_INDEX = 1 << 24  # hundreds of thousands of variables
 _DATA_FILE = re.compile(r"\.data-\d{5}-of-\d{5}$")
 _AGAIN = "download it again"
 
-# tensorflow/core/framework/types.proto. Bfloat16 is read as integers: numpy does not have it.
+# tensorflow/core/framework/types.proto. Bfloat16 is read as integers, because numpy lacks it.
 _DTYPES = {
     1: "<f4",
     2: "<f8",
@@ -51,13 +52,13 @@ _BOOL = 10
 _BFLOAT16 = 14
 _STRING = 7
 
-# What optimizers and training loops keep beside the variables, whatever scope it is in.
+# Variables of optimizers and training loops, in any scope.
 _TRAINING = {"beta1_power", "beta2_power", "global_step", "save_counter", "learning_rate"}
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where a tensor lies (BundleEntryProto)."""
+    """Location of a tensor (BundleEntryProto)."""
 
     dtype: int
     shape: tuple[int, ...]
@@ -69,23 +70,23 @@ class _Entry:
 
 
 class _DamagedError(Exception):
-    """Bytes that no such file can hold; says what is wrong with them."""
+    """The file has bytes that are not valid; the message says what is wrong."""
 
 
 def tensorflow_prefix(path: Path) -> Path | None:
-    """The prefix of the TensorFlow checkpoint that ``path`` names, or None where it names none.
+    """The prefix of the TensorFlow checkpoint at ``path``, or None if there is none.
 
     Args:
-        path: a prefix, which is no file itself, or the ``.index`` or a ``.data-...`` file of it.
+        path: a prefix, which is not itself a file, or its ``.index`` or a ``.data-...`` file.
 
     Raises:
         CheckpointError: ``path`` belongs to a TensorFlow checkpoint that cannot be read: one of
-            version 1, a renamed ``.index``, a graph, a list of checkpoints, or one without index.
+            version 1, a renamed ``.index``, a graph, a list of checkpoints, or a missing index.
     """
     try:
         return _prefix(path)
     except OSError:
-        return None  # whoever reads the file will say so
+        return None  # reading the file will report it
 
 
 def _prefix(path: Path) -> Path | None:
@@ -133,31 +134,33 @@ def _prefix(path: Path) -> Path | None:
 
 
 def _has_data(prefix: Path) -> bool:
-    return any(_DATA_FILE.search(p.name) for p in prefix.parent.glob(f"{_literal(prefix.name)}.*"))
+    return any(
+        _DATA_FILE.search(p.name) for p in prefix.parent.glob(f"{glob.escape(prefix.name)}.*")
+    )
 
 
 def read_tensorflow(prefix: Path) -> tuple[dict[str, Tensor], str]:
-    """The variables of a TensorFlow checkpoint, under PyTorch's names and in its layouts.
+    """The variables of a TensorFlow checkpoint, with PyTorch's names and layouts.
 
     Scopes are joined by dots, ``weights`` and ``kernel`` become ``weight``, ``biases`` becomes
-    ``bias``; a scope that all variables share goes. Weights turn from HWIO into OIHW (from HWOI
-    into IOHW where the convolution is transposed, which is the same turn), matrices into
-    [out, in]. What training keeps beside the variables is left out: whatever lies below a
-    variable's own name (Adam's moments, moving averages), its powers of beta, counters.
+    ``bias``; a scope that all variables share is dropped. Weights are permuted from HWIO to OIHW
+    (those of transposed convolutions from HWOI to IOHW, the same permutation), matrices to
+    [out, in]. Training state is left out: everything below a variable's own name (Adam's moments,
+    moving averages), powers of beta, and counters.
 
     Args:
-        prefix: what `tensorflow_prefix` gives.
+        prefix: from `tensorflow_prefix`.
 
     Returns:
         (tensors, the scope that was dropped or "").
 
     Raises:
-        CheckpointError: a file is missing or damaged, or a variable is of a kind not read here.
+        CheckpointError: a file is missing or damaged, or a variable has an unsupported type.
     """
     index = _with_suffix(prefix, ".index")
     try:
         if index.stat().st_size > _LARGEST_INDEX:
-            raise _DamagedError("the index is larger than any")
+            raise _DamagedError("the index is too large")
         shards, entries = _index(index.read_bytes())
         tensors = _tensors(prefix, shards, _variables(entries))
     except _DamagedError as error:
@@ -182,19 +185,15 @@ def read_tensorflow(prefix: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def _with_suffix(prefix: Path, suffix: str) -> Path:
-    # Path.with_suffix would cut what stands behind a dot in "deblur.model-523000".
+    # Path.with_suffix would remove ".model-523000" from "deblur.model-523000".
     return prefix.with_name(prefix.name + suffix)
 
 
-def _literal(name: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", name)
-
-
 def _table_of_another_name(path: Path) -> str:
-    """A table whose name does not end in .index: of version 1, or renamed."""
+    """The message for a table whose name does not end in .index: version 1, or renamed."""
     version_1 = False
     with contextlib.suppress(_DamagedError, StopIteration):
-        # The first record is the header: version 1 begins with a message, version 2 with a number.
+        # The first record is the header: a message in version 1, a number in version 2.
         version_1 = next(_table(path.read_bytes()))[1][:1] == b"\x0a"
     if version_1:
         return (
@@ -211,7 +210,7 @@ def _table_of_another_name(path: Path) -> str:
 
 
 def _variables(entries: Mapping[str, _Entry]) -> dict[str, _Entry]:
-    """``entries`` without what only training needs."""
+    """``entries`` without the training state."""
 
     def trains(name: str) -> bool:
         parts = name.split("/")
@@ -258,7 +257,7 @@ def _tensors(prefix: Path, shards: int, entries: Mapping[str, _Entry]) -> dict[s
             )
         if entry.shard not in maps:
             maps[entry.shard] = _mapped(prefix, entry.shard, shards)
-    # Records may overlap: a small pair of files could ask for any amount of memory.
+    # Records may overlap, so a small pair of files could request any amount of memory.
     room = sum(len(mapped) for mapped in maps.values())
     if sum(entry.size for entry in entries.values()) > room:
         raise _DamagedError("the tensors are larger than the data files")
@@ -271,7 +270,7 @@ def _tensors(prefix: Path, shards: int, entries: Mapping[str, _Entry]) -> dict[s
         data = maps[entry.shard]
         if entry.offset > len(data) or entry.size > len(data) - entry.offset:
             raise _DamagedError(
-                f"{name!r} ends behind the data file's {len(data)} bytes, at "
+                f"{name!r} ends beyond the data file's {len(data)} bytes, at "
                 f"{entry.offset + entry.size}"
             )
         content = np.array(data[entry.offset : entry.offset + entry.size])
@@ -315,7 +314,7 @@ def _index(content: bytes) -> tuple[int, dict[str, _Entry]]:
         raise CheckpointError("big-endian TensorFlow checkpoints are not read; save it again")
     if not 1 <= shards <= 99_999:
         raise _DamagedError(f"it states {shards} data files")
-    # Names of slices are no text; the variable they belong to is refused by its own record.
+    # Names of slices are not text; the record of their variable is rejected anyway.
     return shards, {
         key.decode(errors="surrogateescape"): _entry(value, shards) for key, value in records
     }
@@ -347,7 +346,7 @@ _Fields = dict[int, "list[int | bytes]"]
 
 
 def _message(data: bytes) -> _Fields:
-    """A protocol buffer's fields by number: numbers, or bytes of nested messages."""
+    """A protocol buffer: field number -> integers, or the bytes of nested messages."""
     fields: _Fields = {}
     at = 0
     while at < len(data):
@@ -373,19 +372,19 @@ def _message(data: bytes) -> _Fields:
 def _number(fields: _Fields, field: int) -> int:
     value = fields.get(field, [0])[-1]  # the last one counts
     if isinstance(value, bytes):
-        raise _DamagedError(f"field {field} is no number")
+        raise _DamagedError(f"field {field} is not a number")
     return value
 
 
 def _messages(fields: _Fields, field: int) -> Iterator[_Fields]:
     for value in fields.get(field, []):
         if not isinstance(value, bytes):
-            raise _DamagedError(f"field {field} is no message")
+            raise _DamagedError(f"field {field} is not a message")
         yield _message(value)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """(the number of 7 bits a byte at ``at``, where it ends)."""
+    """Decode the base-128 number at ``at``: (the number, the position after it)."""
     value = 0
     for position in range(at, min(at + 10, len(data))):
         value |= (data[position] & 0x7F) << 7 * (position - at)
@@ -393,16 +392,16 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             if value >= 2**64:
                 break
             return value, position + 1
-    raise _DamagedError("a number without an end")
+    raise _DamagedError("an unterminated number")
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """A LevelDB table's (key, value) pairs, in the order of the keys."""
     if len(content) < _FOOTER or content[-len(_MAGIC) :] != _MAGIC:
-        raise _DamagedError(f"{len(content)} bytes without a table's end")
+        raise _DamagedError(f"{len(content)} bytes without the footer of a table")
     footer = content[-_FOOTER:]
     at = 0
-    for _ in range(2):  # where the block of notes lies and how long it is
+    for _ in range(2):  # offset and size of the metaindex block
         _, at = _varint(footer, at)
     last: bytes | None = None
     read = 0
@@ -418,7 +417,7 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _checksum(content: bytes) -> int:
-    """CRC-32C as LevelDB stores it: rotated, and a constant added."""
+    """CRC-32C as LevelDB stores it: rotated, plus a constant."""
     try:
         import google_crc32c
     except ImportError:
@@ -430,20 +429,20 @@ def _checksum(content: bytes) -> int:
 
 
 def _block(content: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The (key, value) pairs of the block at ``handle``: its offset and size, as two numbers."""
+    """The (key, value) pairs of a block; ``handle`` encodes its offset and size."""
     offset, at = _varint(handle, 0)
     size, _ = _varint(handle, at)
     if offset + size + _TRAILER > len(content) - _FOOTER:
-        raise _DamagedError("a block ends behind the file")
+        raise _DamagedError("a block ends beyond the file")
     stored = content[offset : offset + size + _TRAILER]
     if int.from_bytes(stored[-4:], "little") != _checksum(stored[:-4]):
         raise _DamagedError("the checksum of a block is wrong")
     data = _decompressed(stored[:size], stored[size])
-    # The end: offsets of the entries that state whole keys, and how many these are.
+    # The block ends with the offsets of the entries that have complete keys, and their number.
     restarts = int.from_bytes(data[-4:], "little")
     end = len(data) - 4 - 4 * restarts
     if end < 0:
-        raise _DamagedError("a block without an end")
+        raise _DamagedError("a block without its restart offsets")
     at, key = 0, b""
     while at < end:
         shared, at = _varint(data, at)
@@ -464,7 +463,7 @@ def _decompressed(data: bytes, compression: int) -> bytes:
     size, _ = _varint(data, 0)
     if size > _LARGEST_GROWTH * len(data):
         raise _DamagedError("a compressed block states an impossible size")
-    import imagecodecs  # what runs networks without files needs no codec
+    import imagecodecs  # here, so that nothing else needs the codec
 
     try:
         return bytes(imagecodecs.snappy_decode(data))

@@ -27,7 +27,7 @@ class CUDABackend(TorchBackend):
 
         if not native().build_info()["cuda"]:
             raise RunnerUnavailableError(
-                "this build of restorert has no CUDA kernels; with nvcc at hand install it again: "
+                "this build of restorert has no CUDA kernels; install nvcc, then reinstall: "
                 "pip install . -C cmake.define.CUDA=ON"
             )
 

@@ -1,4 +1,4 @@
-"""One CUDA graph a shape."""
+"""Networks as CUDA graphs, one per shape."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from restorert.networks import RestorationNetwork
 
 
 class CUDARunner(TorchRunner):
-    """Runs a network channels_last in half precision, one CUDA graph a shape.
+    """Runs a network in channels_last layout, with one CUDA graph per shape.
 
-    The last few shapes keep their graphs; each holds the memory of its activations.
+    The graphs of the last few shapes are kept; each holds the memory of its activations.
     """
 
     name = "cuda"
     GRAPHS = 2
-    """Shapes whose graphs are kept."""
+    """Number of shapes whose graphs are kept."""
 
     def __init__(
         self, network: RestorationNetwork, precision: str = "fp16", *, deploy: bool = True
@@ -43,7 +43,7 @@ class CUDARunner(TorchRunner):
     def _record(self, x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         graph_input = x.clone()
         call = super().__call__
-        # Outside the recording: cuDNN tries its algorithms, and libraries allocate for themselves.
+        # Not recorded: cuDNN benchmarks its algorithms, and libraries allocate their workspaces.
         side = torch.cuda.Stream(self.torch_device)
         side.wait_stream(torch.cuda.current_stream(self.torch_device))
         with torch.backends.cudnn.flags(enabled=True, benchmark=True):

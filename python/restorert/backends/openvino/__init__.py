@@ -24,7 +24,7 @@ class OpenVINOBackend(Backend):
         return str(load_module().__version__)
 
     def onnx_precision(self, precision: str) -> str:
-        # It rounds to the half precision that it runs in; rounding twice would cost accuracy.
+        # OpenVINO rounds to the precision it runs in; rounding twice would lose accuracy.
         return "int8" if precision == "int8" else "fp32"
 
     def arithmetic(self, precision: str) -> str:

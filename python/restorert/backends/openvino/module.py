@@ -1,10 +1,11 @@
-"""The module ``openvino``, and what is read off the models that it compiles."""
+"""The module ``openvino``, and the precisions that its compiled models run in."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -36,7 +37,7 @@ def load_module() -> ModuleType:
 def _no_telemetry() -> Iterator[None]:
     """Hide the package that reports each import of openvino to Intel.
 
-    Without it openvino takes its own stub. The user's choice (`opt_in_out`) is left as it is.
+    openvino then uses its own stub. The user's choice (`opt_in_out`) is not changed.
     """
     name = "openvino_telemetry"
     before = {key: sys.modules[key] for key in (name,) if key in sys.modules}
@@ -50,15 +51,15 @@ def _no_telemetry() -> Iterator[None]:
 
 @functools.cache
 def core() -> Any:
-    """One OpenVINO core for the process."""
+    """The process's only OpenVINO core."""
     return load_module().Core()
 
 
 def arithmetic(precision: str) -> str:
-    """What this CPU computes in where ``precision`` is asked for: fp32, fp16 or bf16.
+    """The precision this CPU computes in when asked for ``precision``: fp32, fp16 or bf16.
 
-    A CPU has no fp16 convolutions (but for AMX-FP16): both half precisions, and what an int8 file
-    leaves in one, run as bf16 where the CPU has bf16 arithmetic, and as fp32 elsewhere.
+    CPUs have no fp16 convolutions (except with AMX-FP16): both half precisions, and the layers that
+    an int8 file leaves in one, run as bf16 if the CPU has bf16 arithmetic, else as fp32.
     """
     if precision == "fp32":
         return "fp32"
@@ -68,7 +69,7 @@ def arithmetic(precision: str) -> str:
 
 
 def compile_options(precision: str) -> dict[str, Any]:
-    """Compile for low latency at the precision the CPU has for the asked one, see `arithmetic`."""
+    """Options for low latency and the precision that `arithmetic` gives for ``precision``."""
     hints = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
     return {
         "PERFORMANCE_HINT": "LATENCY",
@@ -77,9 +78,9 @@ def compile_options(precision: str) -> dict[str, Any]:
 
 
 def precision_of(compiled: Any) -> str:
-    """What the compiled model's convolutions really run in: fp32, fp16, bf16 or int8.
+    """The precision a compiled model's convolutions really run in: fp32, fp16, bf16 or int8.
 
-    Read from the runtime graph and not from the hint: the commonest precision by node count.
+    This is the most frequent one in the runtime graph, which can differ from the hint.
     """
     counts = count_precisions(compiled)
     if not counts:
@@ -92,19 +93,18 @@ _PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8":
 
 
 def count_precisions(compiled: Any) -> dict[str, int]:
-    """How many convolutions and matrix products of a compiled model run in each precision."""
-    counts: dict[str, int] = {}
+    """The number of a model's convolutions and matrix products that run in each precision."""
+    counts: Counter[str] = Counter()
     for node in compiled.get_runtime_model().get_ops():
         info = node.get_rt_info()
         kind = str(info["layerType"].astype(str)) if "layerType" in info else ""
         if kind in ("Convolution", "Deconvolution", "FullyConnected", "MatMul"):
             precision = str(info["runtimePrecision"].astype(str)).lower()
-            precision = _PRECISIONS.get(precision, precision)
-            counts[precision] = counts.get(precision, 0) + 1
-    return counts
+            counts[_PRECISIONS.get(precision, precision)] += 1
+    return dict(counts)
 
 
 def first_line(error: BaseException) -> str:
-    """OpenVINO's errors are many lines, the last of which holds the reason."""
+    """The last line of an OpenVINO error, which has many lines and ends with the reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Compiled models on the CPU."""
+"""Runs compiled OpenVINO models on the CPU."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from restorert.errors import DeviceMemoryError, EngineMismatchError, RestorertEr
 
 
 class OpenVINORunner:
-    """Runs a compiled OpenVINO model on the CPU. Threads may share it: they take turns."""
+    """Runs a compiled OpenVINO model on the CPU. Threads may share it; calls are serialised."""
 
     name = "openvino"
 
     def __init__(self, compiled: Any, profile: ShapeProfile, blob: Any = None) -> None:
-        """Take a compiled model, and ``blob``, the memory that it reads its weights from."""
+        """Wrap a compiled model; ``blob`` is the memory that it reads its weights from."""
         self.compiled = compiled
         self.profile: ShapeProfile | None = profile
         self.version = str(load_module().__version__)
@@ -46,10 +46,10 @@ class OpenVINORunner:
         """Load an engine file, see `Backend.load`."""
         ov = load_module()
         try:
-            # Mapped, not read: OpenVINO uses the weights where they are, and crashes where they are
-            # gone, so the runner keeps the map. Copy on write, since it takes no read-only memory.
+            # OpenVINO uses the mapped weights in place and crashes once they are unmapped, so the
+            # runner keeps the map. Copy-on-write, because it does not accept read-only memory.
             blob = ov.Tensor(np.memmap(path, dtype=np.uint8, mode="c"), shared_memory=True)
-            # Without the options of the compilation the import would choose its own precision.
+            # Without the options used for compilation the import would choose its own precision.
             compiled = core().import_model(blob, DEVICE, compile_options(sidecar.precision))
         except (RuntimeError, OSError, ValueError) as error:
             raise EngineMismatchError(
@@ -59,7 +59,8 @@ class OpenVINORunner:
 
     def __call__(self, x: Tensor) -> Tensor:
         # OpenVINO reads the input in place and writes into the result's own memory: no copies.
-        out = torch.empty((x.shape[0], self._out_channels, *x.shape[2:]), dtype=torch.float32)
+        channels = self.compiled.output(0).partial_shape[1].get_length()
+        out = torch.empty((x.shape[0], channels, *x.shape[2:]), dtype=torch.float32)
         ov = load_module()
         request = self._request
         try:
@@ -72,7 +73,3 @@ class OpenVINORunner:
                 raise DeviceMemoryError(first_line(error)) from None
             raise RestorertError(f"openvino failed: {first_line(error)}") from None
         return out
-
-    @property
-    def _out_channels(self) -> int:
-        return int(self.compiled.output(0).partial_shape[1].get_length())

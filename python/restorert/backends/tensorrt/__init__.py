@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: two entries of the list, by one code path."""
+"""TensorRT and TensorRT-RTX: two entries in the list, with one code path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["TensorRTBackend", "load_plugins"]
 
 
 class TensorRTBackend(Backend):
-    """Builds and loads engines of one of the two modules."""
+    """Builds and loads engines with one of the two modules."""
 
     def __init__(self, flavour: Flavour) -> None:
         self.name = flavour.name
@@ -32,7 +32,7 @@ class TensorRTBackend(Backend):
         load_module(self.name)
         if not self.flavour.builds_without_gpu and device.cuda() is None:
             raise RunnerUnavailableError(
-                f"{self.name} builds on the GPU it builds for and torch sees none; "
+                f"{self.name} needs the GPU that it builds for, and torch sees none; "
                 "tensorrt_rtx builds without one: pip install tensorrt-rtx-cu13"
             )
 

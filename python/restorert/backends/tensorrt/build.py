@@ -1,9 +1,10 @@
-"""ONNX -> TensorRT engine, for TensorRT (10.8 to 11.x) and TensorRT-RTX by one code path."""
+"""ONNX -> engine, with one code path for TensorRT (10.8 to 11.x) and TensorRT-RTX."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,11 +25,11 @@ from restorert.engine.recipe import BuilderOptions
 from restorert.engine.request import BuildRequest, Built
 from restorert.errors import BuildError
 from restorert.export import export_onnx
-from restorert.files import replace_atomically
+from restorert.files import writing
 from restorert.networks import RestorationNetwork
 from restorert.progress import Progress
 
-# OnnxParserFlag.ENABLE_PLUGIN_OVERRIDE: a plugin takes the place of a local function's body.
+# OnnxParserFlag.ENABLE_PLUGIN_OVERRIDE: a plugin replaces a local function's body.
 _OVERRIDE_SINCE = (10, 15)
 
 
@@ -53,7 +54,7 @@ def _progress_monitor(trt: ModuleType, progress: Progress) -> Any:
 
 
 def _targets(trt: ModuleType, options: BuilderOptions) -> tuple[str, ...]:
-    """Compute capabilities to build for; empty where the library builds for this GPU alone."""
+    """Compute capabilities to build for; empty if the library only builds for this GPU."""
     if not hasattr(trt, "ComputeCapability"):
         return ()
     known = {
@@ -65,7 +66,7 @@ def _targets(trt: ModuleType, options: BuilderOptions) -> tuple[str, ...]:
         if target not in known:
             raise BuildError(
                 f"{trt.__name__} {trt.__version__} cannot build for compute capability {target}; "
-                f"it knows {', '.join(known)}"
+                f"it supports {', '.join(known)}"
             )
     if options.compute_capabilities:
         return options.compute_capabilities
@@ -79,10 +80,8 @@ class Compiled:
 
     Attributes:
         engine: its bytes, in the builder's own memory.
-        plan: its kernels; None where the log tells of none.
-        layers: of the network given to the builder, their count by output type.
-        targets: compute capabilities it holds code for; empty where for this GPU alone.
-        plugins: whether plugin layers may be inside.
+        plan: its kernels; None if the log lists none.
+        layers, targets, plugins: see `Built`.
     """
 
     engine: Any
@@ -104,15 +103,15 @@ def compile_onnx(
     """Parse an ONNX file and compile it.
 
     Args:
-        onnx_path: from `restorert.export.export_onnx`; its types are the engine's types.
+        onnx_path: from `restorert.export.export_onnx`; the engine has its types.
         profile: shapes to accept.
         options: see `BuilderOptions`.
         module: "tensorrt" or "tensorrt_rtx".
-        progress: called with what is being done and the share done.
+        progress: see `Progress`.
         messages: collects the builder's log; pass a verbose one to keep all of it.
 
     Raises:
-        BuildError: the parser or the builder refused; its last error in one line.
+        BuildError: the parser or the builder failed; its last error in one line.
         RunnerUnavailableError: the module is not usable.
     """
     trt = load_module(module)
@@ -120,7 +119,7 @@ def compile_onnx(
     builder = trt.Builder(messages.logger)
     if builder is None:
         raise BuildError(f"{module}: {messages.last_error('no builder could be made')}")
-    # TensorRT 11 has strongly typed networks only, and will drop the flag that asks for them.
+    # TensorRT 11 has only strongly typed networks, and the flag for them will be dropped.
     flags = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if flags is None else 1 << int(flags))
     parser = trt.OnnxParser(network, messages.logger)
@@ -134,7 +133,7 @@ def compile_onnx(
             source = _without_function_bodies(source)
     if not parser.parse(source):
         reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        reason = " ".join((reasons or [messages.last_error("no reason given")])[0].split())
+        reason = " ".join((reasons or [messages.last_error()])[0].split())
         raise BuildError(f"{module} cannot parse {onnx_path}: {reason}")
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -155,51 +154,36 @@ def compile_onnx(
     shapes = builder.create_optimization_profile()
     shapes.set_shape(network.get_input(0).name, profile.min, profile.opt, profile.max)
     config.add_optimization_profile(shapes)
-    types: dict[str, int] = {}
+    types: Counter[str] = Counter()
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.num_outputs:
             name = str(layer.get_output(0).dtype).removeprefix("DataType.")
-            types[name] = types.get(name, 0) + 1
+            types[name] += 1
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        raise BuildError(f"{module} could not build: {messages.last_error('no reason given')}")
-    return Compiled(engine, read_plan(messages.lines), types, targets, plugins)
+        raise BuildError(f"{module} could not build: {messages.last_error()}")
+    return Compiled(engine, read_plan(messages.lines), dict(types), targets, plugins)
 
 
 def build_tensorrt(
     request: BuildRequest, target: Path, module: str, progress: Progress | None = None
 ) -> Built:
-    """Build an engine file.
-
-    Args:
-        request: what to build.
-        target: replaced only when the engine is complete.
-        module: "tensorrt" or "tensorrt_rtx".
-        progress: called with what is being done and the share done.
-
-    Raises:
-        BuildError: see `compile_onnx`, or nothing runs in the precision asked for; what stood at
-            ``target`` is untouched.
-        RunnerUnavailableError: the module is not usable.
-    """
+    """Build an engine file with ``module``, "tensorrt" or "tensorrt_rtx"; see `Backend.build`."""
     compiled = compile_onnx(
         request.onnx.path, request.profile, request.options, module, progress=progress
     )
     plan, precision = compiled.plan, request.precision
-    # A strongly typed network runs in the types of its ONNX file, and its plan must show it.
+    # A strongly typed network runs in the types of its ONNX file; check that its plan says so.
     precisions = plan.precisions() if plan else {}
     if precisions and precision not in precisions:
         ran = ", ".join(sorted(precisions))
         raise BuildError(
-            f"{module} built an engine of {precision} whose layers all run in {ran}; build for "
+            f"{module} built an engine for {precision} whose layers all run in {ran}; build for "
             f"{ran}, with another version of {module} or with another runner"
         )
-    try:
-        with replace_atomically(target) as temporary, open(temporary, "wb") as stream:
-            stream.write(compiled.engine)
-    except OSError as error:
-        raise BuildError(f"cannot write {target}: {error.strerror or error}") from None
+    with writing(target, BuildError) as temporary:
+        temporary.write_bytes(compiled.engine)
     return Built(
         precision,
         targets=compiled.targets,
@@ -211,7 +195,7 @@ def build_tensorrt(
 
 
 def _without_function_bodies(source: bytes) -> bytes:
-    # Before 10.15 the parser prefers a function's body to a plugin of its name.
+    # Before 10.15 the parser prefers a function's body to a plugin of the same name.
     import onnx
 
     model = onnx.load_from_string(source)
@@ -228,19 +212,19 @@ def plan_of(
     progress: Progress | None = None,
     deploy: bool = True,
 ) -> Plan:
-    """The kernels that TensorRT-RTX, or else TensorRT, makes of a network at one shape.
+    """The kernels that TensorRT-RTX, or else TensorRT, builds for a network at one shape.
 
     Args:
         network: a network, or an ONNX file from `restorert.export.export_onnx`.
         shape: [N, C, H, W].
-        precision: of the export; an ONNX file brings its own.
-        options: for the builder; by default for compute capability 8.9, whatever GPU is here, so
-            that plans can be compared.
-        progress: called with what is being done and the share done.
+        precision: of the export; ignored for an ONNX file.
+        options: for the builder; by default for compute capability 8.9, whatever GPU is present,
+            so that plans can be compared.
+        progress: see `Progress`.
         deploy: plan the network's deploy form, see `RestorationNetwork.deploy`.
 
     Raises:
-        BuildError: the builder refused, or told of no kernels.
+        BuildError: the builder failed or reported no kernels.
         RunnerUnavailableError: no TensorRT, or no exporter.
     """
     module = planner()
@@ -248,18 +232,12 @@ def plan_of(
     with tempfile.TemporaryDirectory(prefix="restorert-") as folder:
         onnx_path = Path(folder) / "network.onnx"
         if isinstance(network, RestorationNetwork):
-            export_onnx(
-                network,
-                onnx_path,
-                precision=precision,
-                deploy=deploy,
-                runner=module,
-            )
+            export_onnx(network, onnx_path, precision=precision, deploy=deploy, runner=module)
         else:
             onnx_path = Path(network)
         compiled = compile_onnx(
             onnx_path, ShapeProfile.fixed(shape), options, module, progress=progress
         )
     if compiled.plan is None:
-        raise BuildError(f"{module} tells nothing of its kernels")
+        raise BuildError(f"{module} reports no kernels")
     return compiled.plan

@@ -10,25 +10,25 @@ from types import ModuleType
 from typing import Any
 
 from restorert.engine import device
-from restorert.errors import RunnerUnavailableError
+from restorert.errors import RunnerUnavailableError, reason_of
 
 NO_PLUGINS = (
-    "this build of restorert has no TensorRT plugins; with nvcc and TensorRT's headers "
-    "(TENSORRT_ROOT) at hand, install again: pip install . -C cmake.define.TENSORRT=ON"
+    "this build of restorert has no TensorRT plugins; install nvcc and TensorRT's headers "
+    "(TENSORRT_ROOT), then reinstall: pip install . -C cmake.define.TENSORRT=ON"
 )
 
 
 @dataclass(frozen=True)
 class Flavour:
-    """What TensorRT and TensorRT-RTX do not have in common.
+    """The differences between TensorRT and TensorRT-RTX.
 
     Attributes:
         name: of the module.
-        package: that pip installs.
-        oldest: version that can be used.
-        plugins: whether networks can hold plugin layers (TensorRT-RTX's parser aborts on them).
-        builds_without_gpu: whether it builds for GPUs that are not here.
-        stands_in_for: the flavour in whose place it may be taken.
+        package: its name on PyPI.
+        oldest: the oldest usable version.
+        plugins: whether networks can have plugin layers (TensorRT-RTX's parser aborts on them).
+        builds_without_gpu: whether it builds for GPUs that this machine does not have.
+        stands_in_for: the flavours that it may replace.
     """
 
     name: str
@@ -58,12 +58,12 @@ def load_module(name: str) -> ModuleType:
     try:
         module = importlib.import_module(name)
         version = module.__version__
-        module.Builder  # noqa: B018  # PyPI's stub package imports, and holds nothing
+        module.Builder  # noqa: B018  # PyPI's stub package can be imported, but is empty
     except Exception as error:  # vendor modules raise whatever their loader raises
-        reason = "not installed" if isinstance(error, ModuleNotFoundError) else str(error)
-        first_line = reason.splitlines()[0] if reason else type(error).__name__
+        absent = isinstance(error, ModuleNotFoundError)
+        reason = "not installed" if absent else reason_of(error)
         raise RunnerUnavailableError(
-            f"{name} is not usable ({first_line}); install it with: pip install {flavour.package}"
+            f"{name} is not usable ({reason}); install it with: pip install {flavour.package}"
         ) from None
     if version_tuple(version) < flavour.oldest:
         needed = ".".join(map(str, flavour.oldest))
@@ -77,11 +77,11 @@ def version_tuple(version: str) -> tuple[int, ...]:
 
 
 class Messages:
-    """Collects what TensorRT logs: errors, to be told in one line, and the kernels of the plan.
+    """Collects TensorRT's log: its errors, and the lines that list the kernels of the plan.
 
     Attributes:
-        errors: every error's text.
-        lines: messages that list kernels, see `read_plan`; all of them if ``verbose``.
+        errors: the text of every error.
+        lines: messages that list kernels, see `read_plan`; all messages if ``verbose``.
     """
 
     def __init__(self, trt: ModuleType, *, verbose: bool = False) -> None:
@@ -101,18 +101,18 @@ class Messages:
 
         self.logger = _Logger()
 
-    def last_error(self, fallback: str) -> str:
-        """The last error on one line."""
+    def last_error(self, fallback: str = "no reason given") -> str:
+        """The last error on one line, or ``fallback``."""
         return " ".join(self.errors[-1].split()) if self.errors else fallback
 
 
 def supports_plugins(trt: ModuleType) -> bool:
-    """Whether networks can hold plugin layers here."""
+    """Whether networks can have plugin layers with this module on this machine."""
     return FLAVOURS[trt.__name__].plugins and device.plugin_library() is not None
 
 
 def planner() -> str:
-    """The module to plan with: TensorRT-RTX where it is, which builds without a GPU.
+    """The module to plan with: TensorRT-RTX, which builds without a GPU, if it is usable.
 
     Raises:
         RunnerUnavailableError: neither is usable.
@@ -138,7 +138,7 @@ def load_plugins(trt: ModuleType | None = None) -> list[str]:
         trt: the module ``tensorrt`` or ``tensorrt_rtx``; None takes the first usable one.
 
     Returns:
-        Names of the creators registered, as ``name:version:namespace``.
+        Names of the registered creators, as ``name:version:namespace``.
 
     Raises:
         RunnerUnavailableError: no TensorRT, or the plugin library was not built.

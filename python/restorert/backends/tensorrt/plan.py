@@ -1,14 +1,15 @@
-"""What an engine's kernels read and write, told from the builder's log.
+"""The bytes that an engine's kernels read and write, parsed from the builder's log.
 
 With detailed profiling verbosity TensorRT-RTX and TensorRT log every kernel of a finished plan with
-its inputs, constants and outputs. That needs no GPU: bytes of a plan are the gauge of a network's
-speed where none is at hand.
+its inputs, constants and outputs. This needs no GPU: without one, the bytes of its plan are the
+best estimate of a network's speed.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ _LAYER_KINDS = {
     "signal": "other",
     "wait": "other",
 }
-# Kernels that the compiler generates are named after the operators in them.
+# Generated kernels are named after the operators in them.
 _OPERATOR_KINDS = (
     ("convolution", {"Corr", "Conv", "Deco"}),
     ("matrix product", {"Dot", "Gemm", "Fc", "Mha"}),
@@ -56,13 +57,13 @@ class Kernel:
     """One kernel of a plan.
 
     Attributes:
-        name: as the builder has it.
+        name: as logged by the builder.
         kind: one of `KINDS`.
-        read_bytes, written_bytes: of distinct tensors, constants included; each counted once, even
-            where the kernel goes over it twice. A copy reads no more than it writes: of the tensor
-            that a slice is taken from only the slice. None where a tensor's size is unknown.
+        read_bytes, written_bytes: of distinct tensors, constants included; each is counted once,
+            even if the kernel reads it twice. A copy reads no more than it writes: for a slice,
+            only the slice and not the whole tensor. None if a tensor's size is unknown.
         onnx: names of the ONNX nodes that it comes from.
-        precision: of the first tensor that it reads: fp32, fp16, bf16, int8; "" where unknown.
+        precision: of the first tensor that it reads: fp32, fp16, bf16, int8; "" if unknown.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Kernel:
 
     @property
     def total_bytes(self) -> int | None:
-        """Read and written."""
+        """Bytes read plus bytes written."""
         if self.read_bytes is None or self.written_bytes is None:
             return None
         return self.read_bytes + self.written_bytes
@@ -88,11 +89,11 @@ class Plan:
 
     @property
     def total_bytes(self) -> int | None:
-        """Bytes of all kernels; None if any kernel's are unknown."""
+        """Bytes of all kernels; None if those of any kernel are unknown."""
         return _total(self.kernels)
 
     def by_kind(self) -> dict[str, tuple[int, int | None]]:
-        """Kind -> (kernels, bytes), for the kinds that occur."""
+        """Kind -> (number of kernels, bytes), for the kinds that occur."""
         found: dict[str, tuple[int, int | None]] = {}
         for kind in KINDS:
             of_kind = [kernel for kernel in self.kernels if kernel.kind == kind]
@@ -101,12 +102,9 @@ class Plan:
         return found
 
     def precisions(self) -> dict[str, int]:
-        """Precision -> convolutions and matrix products that run in it."""
-        found: dict[str, int] = {}
-        for kernel in self.kernels:
-            if kernel.kind in ("convolution", "matrix product") and kernel.precision:
-                found[kernel.precision] = found.get(kernel.precision, 0) + 1
-        return found
+        """Precision -> number of convolutions and matrix products that run in it."""
+        products = (k for k in self.kernels if k.kind in ("convolution", "matrix product"))
+        return dict(Counter(kernel.precision for kernel in products if kernel.precision))
 
 
 def _total(kernels: Iterable[Kernel]) -> int | None:
@@ -115,9 +113,9 @@ def _total(kernels: Iterable[Kernel]) -> int | None:
 
 
 def read_plan(lines: Iterable[str]) -> Plan | None:
-    """The plan that a builder's log tells of; None where it tells of none.
+    """The plan listed in a builder's log, or None if it lists none.
 
-    The log of an engine of several shapes has no sizes, and so its plan no bytes.
+    The log of an engine of several shapes has no sizes, so its plan has no bytes.
     """
     kernels = tuple(
         _read_kernel(line)
@@ -156,7 +154,7 @@ def _section(line: str, name: str) -> str:
         return ""
     begin = depth = start + len(f", {name}: [")
     level = 1
-    for depth in range(begin, len(line)):  # dimensions stand in brackets of their own
+    for depth in range(begin, len(line)):  # dimensions have their own brackets
         level += (line[depth] == "[") - (line[depth] == "]")
         if level == 0:
             break
@@ -164,7 +162,7 @@ def _section(line: str, name: str) -> str:
 
 
 def _tensors(section: str) -> dict[str, tuple[int, float]] | None:
-    """Name -> elements of each distinct tensor, and bytes of one; None where a size is unknown."""
+    """Tensor name -> (elements, bytes per element), or None if a size is unknown."""
     found: dict[str, tuple[int, float]] = {}
     for name, dimensions, kind in re.findall(
         r"\{ Name: (.*?), Dimensions: \[([-\d,]*)\],.*?Datatype: (\w+)", section

@@ -1,4 +1,4 @@
-"""The NVIDIA runner, for TensorRT and TensorRT-RTX alike."""
+"""The NVIDIA runner, for both TensorRT and TensorRT-RTX."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from restorert.errors import (
 class TensorRTRunner:
     """Runs a deserialised engine on the current CUDA device.
 
-    One CUDA graph holds the last shape: a video replays it, and a new shape records a new one.
-    Threads may share it: they take turns.
+    The CUDA graph of the last shape is kept: a video replays it, and a new shape records a new one.
+    Threads may share a runner; calls are serialised.
     """
 
     def __init__(self, path: Path, sidecar: Sidecar, *, cuda_graph: bool = True) -> None:
@@ -48,14 +48,13 @@ class TensorRTRunner:
         self.engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self.engine is None:
             raise EngineMismatchError(
-                f"{sidecar.runner} cannot load {path} "
-                f"({self._messages.last_error('no reason given')}); {sidecar.cure}"
+                f"{self.name} cannot load {path} ({self._messages.last_error()}); {sidecar.cure}"
             )
         self._context = self.engine.create_execution_context()
         if self._context is None:
             raise DeviceMemoryError(
-                f"no memory for {path} on {device.name} "
-                f"({self._messages.last_error('no reason given')}); build for a smaller maximum"
+                f"not enough memory for {path} on {device.name} "
+                f"({self._messages.last_error()}); build for a smaller maximum"
             )
         self._input, self._output = (self.engine.get_tensor_name(i) for i in range(2))
         if self.engine.get_tensor_mode(self._input) != trt.TensorIOMode.INPUT:
@@ -102,17 +101,15 @@ class TensorRTRunner:
 
     def _enqueue(self, stream: torch.cuda.Stream) -> None:
         if not self._context.execute_async_v3(stream.cuda_stream):
-            raise DeviceMemoryError(
-                f"{self.name} failed: {self._messages.last_error('no reason given')}"
-            )
+            raise DeviceMemoryError(f"{self.name} failed: {self._messages.last_error()}")
 
     def _record(self, x: Tensor) -> None:
-        self._recorded = None  # free the last shape's buffers first
+        self._recorded = None  # frees the last shape's buffers
         graph_input = torch.empty_like(x)
         out = self._prepare(graph_input)
         stream = torch.cuda.Stream(self.torch_device)
         stream.wait_stream(torch.cuda.current_stream(self.torch_device))
-        # TensorRT finishes its work for a new shape in the first enqueue, which cannot be recorded.
+        # The first enqueue after a change of shape does setup work that cannot be recorded.
         self._enqueue(stream)
         stream.synchronize()
         graph = torch.cuda.CUDAGraph()

@@ -1,4 +1,4 @@
-"""The network itself, in PyTorch: the backend that always works."""
+"""PyTorch runs the network itself: the backend that always works."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def cpu_precision(precision: str) -> str:
-    """What this CPU computes in where fp32, fp16 or bf16 is asked for.
+    """The precision this CPU computes in when asked for fp32, fp16 or bf16.
 
-    Without bfloat16 arithmetic, half precision would be emulated, and slower than float32.
+    Without bfloat16 arithmetic, half precision would be emulated and slower than float32.
     """
     if precision == "fp32":
         return precision
@@ -24,7 +24,7 @@ def cpu_precision(precision: str) -> str:
 
 
 class TorchBackend(Backend):
-    """Runs networks eagerly: on the GPU where there is one, else on the CPU."""
+    """Runs networks eagerly, on the GPU if there is one, else on the CPU."""
 
     name = "torch"
     takes: ClassVar[Literal["onnx", "network"]] = "network"

@@ -1,4 +1,4 @@
-"""A network cast, moved and laid out for its device."""
+"""Runs a network in PyTorch, cast and laid out for its device."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 from restorert.backends.torch import cpu_precision
 from restorert.engine import device as devices
 from restorert.engine.profile import ShapeProfile
-from restorert.errors import RunnerUnavailableError
+from restorert.errors import RunnerUnavailableError, reason_of
 from restorert.export.onnx_export import cast_network
 from restorert.networks import RestorationNetwork
 from restorert.precision import check_precision
 
 
 class TorchRunner:
-    """Runs a network at the asked precision where the device has it."""
+    """Runs a network in the requested precision, if the device supports it."""
 
     name = "torch"
 
@@ -32,18 +32,18 @@ class TorchRunner:
         compile_mode: str | None = None,
         deploy: bool = True,
     ) -> None:
-        """Cast, move and lay out a copy of ``network``.
+        """Cast a copy of ``network``, move it to the device and set its memory format.
 
         Args:
-            network: stays as it is.
-            precision: fp32, fp16 or bf16; a CPU runs both halves as bf16, fp32 where it has none.
-            device: the GPU where there is one.
-            channels_last: None for the half precisions only, whose convolutions want it.
+            network: not changed.
+            precision: fp32, fp16 or bf16; for a CPU see `cpu_precision`.
+            device: default: the GPU if there is one.
+            channels_last: None uses it for half precision, whose convolutions are faster with it.
             compile_mode: of torch.compile; None runs eagerly.
             deploy: run the network's deploy form.
 
         Raises:
-            InputError: unknown precision, or a weight that overflows it.
+            InputError: unknown precision, or a weight overflows it.
             RunnerUnavailableError: torch has no such device.
         """
         check_precision(precision)
@@ -60,14 +60,14 @@ class TorchRunner:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if deploy:
             network = network.deploy(self.name)
-        cast = cast_network(network, precision)  # refuses what the asked precision cannot hold
+        cast = cast_network(network, precision)  # raises if a weight overflows it
         if self.precision != precision:
             cast = cast_network(network, self.precision)
         try:
             module = copy.deepcopy(cast).to(self.torch_device).eval()
         except (AssertionError, RuntimeError) as error:
             raise RunnerUnavailableError(
-                f"torch cannot use the device {self.torch_device} ({str(error).splitlines()[0]})"
+                f"torch cannot use the device {self.torch_device} ({reason_of(error)})"
             ) from None
         module = module.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.network: Callable[[Tensor], Tensor] = module
@@ -75,6 +75,6 @@ class TorchRunner:
             self.network = torch.compile(module, mode=compile_mode)
 
     def __call__(self, x: Tensor) -> Tensor:
-        # Not inference_mode: its tensors refuse changes in place, which results must allow.
+        # Not inference_mode: its tensors cannot be changed in place, and results must allow that.
         with torch.no_grad():
             return self.network(x.contiguous(memory_format=self.memory_format)).contiguous()
