@@ -71,23 +71,19 @@ class NetworkSource:
 
     def origin(self) -> tuple[tuple[str, ...], str]:
         """`BuildRequest.named_by` and `BuildRequest.weights_from`."""
-        flags, weights_from = self._origin()
-        return (*flags, "--no-deploy") if flags and not self.deploy else flags, weights_from
-
-    def _origin(self) -> tuple[tuple[str, ...], str]:
         spec, checkpoint = self.spec, self.network.checkpoint
         shipped = shipped_weights().get(spec.name)
-        model = f"--model={spec.name}"
+        model, form = f"--model={spec.name}", () if self.deploy else ("--no-deploy",)
         if checkpoint:
             if checkpoint.sha256 != self.weights_sha256:  # trained further since it was loaded
                 return (), ""
             if checkpoint.path == shipped:
-                return (model,), "the package"
-            return (model, f"--weights={checkpoint.path}"), f"file {checkpoint.path}"
+                return (model, *form), "the package"
+            return (model, f"--weights={checkpoint.path}", *form), f"file {checkpoint.path}"
         registered = spec.name in list_networks() and spec == network_spec(spec.name)
         if registered and seed_of(self.network) == 0:
             # On the command line a bare name means the shipped weights, if there are any.
-            return () if shipped else (model,), "random"
+            return () if shipped else (model, *form), "random"
         return (), ""
 
 
