@@ -738,7 +738,7 @@ def test_doctor_without_a_home(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", homeless)
     assert cli.main(["doctor"]) == 0
-    assert "choose a folder with RESTORERT_CACHE" in capsys.readouterr().out
+    assert "set one with RESTORERT_CACHE" in capsys.readouterr().out
 
 
 def test_inspect_takes_no_calibration_for_a_sidecar(

@@ -235,7 +235,7 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", homeless)
-    with pytest.raises(BuildError, match="choose a folder with RESTORERT_CACHE"):
+    with pytest.raises(BuildError, match="set one with RESTORERT_CACHE"):
         EngineCache()
 
 
