@@ -17,7 +17,7 @@ def test_without_a_gpu_the_error_is_one_line() -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(
         RunnerUnavailableError,
-        match=r"needs an NVIDIA GPU and torch sees none; runner=\"auto\" takes one",
+        match=r"needs an NVIDIA GPU and torch sees none; runner=\"auto\" picks one",
     ):
         rr.build_engine(rr.create_network("hinet", width=8, depth=2), runner="cuda")
 

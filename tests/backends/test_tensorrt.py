@@ -140,7 +140,7 @@ def test_unknown_capability(rtx: Any, tiny_onnx: Callable[[str], Path], tmp_path
             runner="tensorrt_rtx",
             options=BuilderOptions(compute_capabilities=("9.0",)),
         )
-    assert "cannot build for compute capability 9.0; it knows 7.5, 8.0, 8.6, 8.9" in str(
+    assert "cannot build for compute capability 9.0; it supports 7.5, 8.0, 8.6, 8.9" in str(
         caught.value
     )
     assert "\n" not in str(caught.value)

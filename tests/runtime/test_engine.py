@@ -498,7 +498,7 @@ def test_spoiled_frames_run_again(
     assert np.array_equal(engine(eight_bits), made[0](eight_bits))
     assert (engine.frames_repeated, len(made), runner.calls) == (6, 1, 2)
     (record,) = caplog.records
-    assert "such frames run again in fp32" in record.getMessage()
+    assert "such frames are run again in fp32" in record.getMessage()
     # a picture of one colour may stay one, and nothing repeats what nobody asked to
     assert not broken_frames(torch.ones(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)).any()
     assert np.isnan(Engine(runner, network.spec)(frames)).any()
