@@ -1,8 +1,12 @@
 #include "core/check.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <limits>
+
+#include "core/picture.h"
 
 namespace restorert {
 namespace {
@@ -95,6 +99,22 @@ bool has_layout(const TensorView& view, Layout layout) {
   return true;
 }
 
+Picture picture_of(const TensorView& view, Layout layout) {
+  Picture picture;
+  picture.images = view.shape[0];
+  picture.channels = view.shape[1];
+  // The product may overflow where another size is 0.
+  picture.pixels = element_count(view) > 0 ? view.shape[2] * view.shape[3] : 0;
+  picture.dtype = view.dtype;
+  picture.layout = layout;
+  picture.device_index = view.device_index;
+  return picture;
+}
+
+Picture picture_of(const TensorView& view) {
+  return picture_of(view, has_layout(view, Layout::kNCHW) ? Layout::kNCHW : Layout::kNHWC);
+}
+
 Status check_tensor(const char* op, const Argument& argument, int rank, const char* axes) {
   const TensorView& view = argument.view;
   if (view.rank != rank) {
@@ -145,6 +165,18 @@ Status check_same_device(const char* op, const Argument& argument, const Argumen
   return {};
 }
 
+Status check_dtype(const char* op, const Argument& argument, const Argument& reference,
+                   bool float32_too) {
+  const TensorView& view = argument.view;
+  if (view.dtype == reference.view.dtype) return {};
+  if (float32_too && view.dtype == DType::kFloat32) return {};
+  std::string expected = reference.view.dtype_name;
+  if (float32_too && expected != "float32") expected = "float32 or " + expected;
+  return {StatusCode::kUnsupportedDType, subject(op, argument.name) + "has dtype " +
+                                             view.dtype_name + "; expected " + expected +
+                                             ", the dtype of '" + reference.name + "'"};
+}
+
 Status check_parameter(const char* op, const Argument& argument, std::int64_t length,
                        const Argument& reference) {
   const TensorView& view = argument.view;
@@ -153,14 +185,7 @@ Status check_parameter(const char* op, const Argument& argument, std::int64_t le
     return Status::invalid(subject(op, argument.name) + "has length " +
                            std::to_string(view.shape[0]) + "; expected " + std::to_string(length));
   }
-  if (view.dtype != DType::kFloat32 && view.dtype != reference.view.dtype) {
-    std::string expected = "float32";
-    if (reference.view.dtype != DType::kFloat32) {
-      expected += " or " + reference.view.dtype_name + ", the dtype of '" + reference.name + "'";
-    }
-    return {StatusCode::kUnsupportedDType,
-            subject(op, argument.name) + "has dtype " + view.dtype_name + "; expected " + expected};
-  }
+  RESTORERT_RETURN_IF_ERROR(check_dtype(op, argument, reference, true));
   if (view.shape[0] > 1 && view.strides[0] != 1) {
     return Status::invalid(subject(op, argument.name) + "has stride " +
                            std::to_string(view.strides[0]) + "; expected a contiguous vector");
@@ -168,21 +193,34 @@ Status check_parameter(const char* op, const Argument& argument, std::int64_t le
   return check_same_device(op, argument, reference);
 }
 
+Status check_matrix(const char* op, const Argument& argument, std::int64_t rows,
+                    std::int64_t columns, const char* axes, bool parameter,
+                    const Argument& reference) {
+  const TensorView& view = argument.view;
+  RESTORERT_RETURN_IF_ERROR(check_tensor(op, argument, 2, axes));
+  RESTORERT_RETURN_IF_ERROR(check_shape(op, argument, {rows, columns}, axes));
+  if (parameter) {
+    RESTORERT_RETURN_IF_ERROR(check_dtype(op, argument, reference, true));
+  } else if (view.dtype != DType::kFloat32) {
+    return {StatusCode::kUnsupportedDType,
+            subject(op, argument.name) + "has dtype " + view.dtype_name + "; expected float32"};
+  }
+  const bool dense =
+      (rows <= 1 || view.strides[0] == columns) && (columns <= 1 || view.strides[1] == 1);
+  if (element_count(view) > 0 && !dense) {
+    return Status::invalid(subject(op, argument.name) + "has strides " +
+                           tuple_text(view.strides, 2) + "; expected a contiguous matrix");
+  }
+  return check_same_device(op, argument, reference);
+}
+
 Status check_like(const char* op, const Argument& argument, const Argument& reference) {
   RESTORERT_RETURN_IF_ERROR(check_tensor(op, argument, 4, "(N, C, H, W)"));
   RESTORERT_RETURN_IF_ERROR(check_same_device(op, argument, reference));
-  if (argument.view.dtype != reference.view.dtype) {
-    return {StatusCode::kUnsupportedDType,
-            subject(op, argument.name) + "has dtype " + argument.view.dtype_name + "; expected " +
-                reference.view.dtype_name + ", the dtype of '" + reference.name + "'"};
-  }
-  if (argument.view.shape != reference.view.shape) {
-    return Status::invalid(subject(op, argument.name) + "has shape " +
-                           tuple_text(argument.view.shape, 4) + "; expected " +
-                           tuple_text(reference.view.shape, 4) + ", the shape of '" +
-                           reference.name + "'");
-  }
-  return {};
+  RESTORERT_RETURN_IF_ERROR(check_dtype(op, argument, reference, false));
+  const auto& sizes = reference.view.shape;
+  return check_shape(op, argument, {sizes[0], sizes[1], sizes[2], sizes[3]},
+                     "the shape of '" + std::string(reference.name) + "'");
 }
 
 Status check_elementwise_pair(const char* op, const Argument& input, const Argument& output,
@@ -193,14 +231,15 @@ Status check_elementwise_pair(const char* op, const Argument& input, const Argum
 }
 
 Status check_shape(const char* op, const Argument& argument,
-                   const std::array<std::int64_t, 4>& shape, const char* why) {
+                   std::initializer_list<std::int64_t> sizes, const std::string& why) {
   const TensorView& view = argument.view;
   TensorView expected;
-  for (std::size_t i = 0; i < shape.size(); ++i) expected.shape[i] = shape[i];
-  if (view.rank == 4 && view.shape == expected.shape) return {};
+  expected.rank = static_cast<int>(sizes.size());
+  std::copy(sizes.begin(), sizes.end(), expected.shape.begin());
+  if (view.rank == expected.rank && view.shape == expected.shape) return {};
   return Status::invalid(subject(op, argument.name) + "has shape " +
                          tuple_text(view.shape, view.rank) + "; expected " +
-                         tuple_text(expected.shape, 4) + ", " + why);
+                         tuple_text(expected.shape, expected.rank) + ", " + why);
 }
 
 Status check_one_layout(const char* op, std::initializer_list<Argument> arguments, Layout* layout) {

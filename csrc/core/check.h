@@ -2,7 +2,6 @@
 // "<op>: argument '<name>' has ...; expected ...".
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -24,9 +23,19 @@ Status check_tensor(const char* op, const Argument& argument, int rank, const ch
 // The same device (kind and index) as `reference`.
 Status check_same_device(const char* op, const Argument& argument, const Argument& reference);
 
+// The dtype of `reference` or, with `float32_too`, fp32.
+Status check_dtype(const char* op, const Argument& argument, const Argument& reference,
+                   bool float32_too);
+
 // A contiguous vector of `length` elements, of type fp32 or of the type of `reference`.
 Status check_parameter(const char* op, const Argument& argument, std::int64_t length,
                        const Argument& reference);
+
+// A contiguous [rows, columns] matrix, `axes` by name, on the device of `reference`: of type fp32
+// or, for a `parameter`, of the type of `reference`.
+Status check_matrix(const char* op, const Argument& argument, std::int64_t rows,
+                    std::int64_t columns, const char* axes, bool parameter,
+                    const Argument& reference);
 
 // check_tensor, and the shape, dtype and device of `reference`. Both 4-dimensional.
 Status check_like(const char* op, const Argument& argument, const Argument& reference);
@@ -37,9 +46,9 @@ Status check_like(const char* op, const Argument& argument, const Argument& refe
 Status check_elementwise_pair(const char* op, const Argument& input, const Argument& output,
                               Layout* layout);
 
-// The sizes of `shape`, [N, C, H, W]; `why` says where they come from, such as "the shape of 'x'".
+// These sizes; `why` says where they come from, such as "the shape of 'x'".
 Status check_shape(const char* op, const Argument& argument,
-                   const std::array<std::int64_t, 4>& shape, const char* why);
+                   std::initializer_list<std::int64_t> sizes, const std::string& why);
 
 // All are dense in one layout, which is written to `*layout`: the first one's, where it has only
 // one. All 4-dimensional.

@@ -7,10 +7,18 @@
 #include <string>
 
 #include "core/moments.h"
+#include "core/partition.h"
 #include "core/scalar.h"
 #include "core/status.h"
 
 namespace restorert {
+
+// What kernels take of a Picture.
+struct Shape {
+  std::int64_t images;
+  std::int64_t channels;
+  std::int64_t pixels;
+};
 
 // V neighbouring elements that one thread loads or stores at once.
 template <typename T, int V>
@@ -110,25 +118,46 @@ __device__ __forceinline__ float block_sum(float value) {
   return value;
 }
 
+// Adds up V numbers a thread over the `rows` rows of a block, rows of `lanes` threads each, always
+// in the same order; the threads of row 0 have the sums. All threads take part, kThreads of them,
+// and those that are not `active` add nothing.
+template <int V>
+__device__ __forceinline__ void sum_rows(float (&sums)[V], float (&shared)[V][kThreads], int row,
+                                         int rows, int lanes, bool active) {
+  const int tid = static_cast<int>(threadIdx.x);
+  __syncthreads();  // an earlier call's sums have been read
+#pragma unroll
+  for (int j = 0; j < V; ++j) shared[j][tid] = sums[j];
+  __syncthreads();
+  // Halve the rows until one is left. kThreads / 2 starts above half of any number of rows.
+  for (int step = kThreads / 2; step > 0; step /= 2) {
+    if (active && row < step && row + step < rows) {
+      const int other = tid + step * lanes;
+#pragma unroll
+      for (int j = 0; j < V; ++j) {
+        sums[j] += shared[j][other];
+        shared[j][tid] = sums[j];
+      }
+    }
+    __syncthreads();
+  }
+}
+
 // core/moments.h's merge with the device's fast division; counts stay far below 2^126.
 __device__ __forceinline__ Moments<float> merge_fast(const Moments<float>& a,
                                                      const Moments<float>& b) {
   const float count = a.count + b.count;
   if (count == 0.0F) return a;
-  const float delta = b.mean - a.mean;
   const float share = __fdividef(b.count, count);
-  return {count, a.mean + delta * share, a.m2 + b.m2 + delta * delta * (a.count * share)};
+  float mean = a.mean;
+  const float between = merge_means(mean, b.mean, share, a.count * share);
+  return {count, mean, a.m2 + b.m2 + between};
 }
 
-// Merges the moments of all threads of a block, always in the same order, and gives every thread
-// the result. All threads take part; blockDim.x is a multiple of 32, at most 1024.
-__device__ __forceinline__ Moments<float> block_merge(Moments<float> moments) {
-  __shared__ Moments<float> warps[32];
-  __shared__ Moments<float> total;
+// Merges the moments of a warp's threads, always in the same order. Lane 0 has the result; what the
+// upper lanes have is of no use.
+__device__ __forceinline__ Moments<float> warp_merge(Moments<float> moments) {
   constexpr unsigned kAll = 0xffffffffU;
-  const unsigned lane = threadIdx.x % 32;
-  const unsigned warp = threadIdx.x / 32;
-  // Lane 0 holds the merged value in the end; what the upper lanes hold is of no use.
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2) {
     const Moments<float> other{__shfl_down_sync(kAll, moments.count, offset),
@@ -136,18 +165,22 @@ __device__ __forceinline__ Moments<float> block_merge(Moments<float> moments) {
                                __shfl_down_sync(kAll, moments.m2, offset)};
     moments = merge_fast(moments, other);
   }
+  return moments;
+}
+
+// Merges the moments of all threads of a block, always in the same order, and gives every thread
+// the result. All threads take part; blockDim.x is a multiple of 32, at most 1024.
+__device__ __forceinline__ Moments<float> block_merge(Moments<float> moments) {
+  __shared__ Moments<float> warps[32];
+  __shared__ Moments<float> total;
+  const unsigned lane = threadIdx.x % 32;
+  const unsigned warp = threadIdx.x / 32;
+  moments = warp_merge(moments);
   __syncthreads();  // an earlier call's result has been read
   if (lane == 0) warps[warp] = moments;
   __syncthreads();
   if (warp == 0) {
-    moments = lane < blockDim.x / 32 ? warps[lane] : Moments<float>{0.0F, 0.0F, 0.0F};
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
-      const Moments<float> other{__shfl_down_sync(kAll, moments.count, offset),
-                                 __shfl_down_sync(kAll, moments.mean, offset),
-                                 __shfl_down_sync(kAll, moments.m2, offset)};
-      moments = merge_fast(moments, other);
-    }
+    moments = warp_merge(lane < blockDim.x / 32 ? warps[lane] : Moments<float>{0.0F, 0.0F, 0.0F});
     if (lane == 0) total = moments;
   }
   __syncthreads();
@@ -191,6 +224,16 @@ inline Status cuda_status(const char* op, const char* what, cudaError_t error) {
   static_cast<void>(cudaGetLastError());
   return {StatusCode::kCudaError,
           std::string(op) + ": " + what + " failed: " + cudaGetErrorString(error)};
+}
+
+// Calls `launches`, which returns the error of its launches, with the CUDA device `index` current.
+template <typename Function>
+Status launch_on(const char* op, int index, const Function& launches) {
+  const DeviceGuard guard(index);
+  if (guard.error() != cudaSuccess) {
+    return cuda_status(op, "selecting the CUDA device", guard.error());
+  }
+  return cuda_status(op, "launching the CUDA kernels", launches());
 }
 
 // Launches `kernel` with `blocks` x `threads` and returns this launch's own error, not an older

@@ -16,14 +16,25 @@ struct Moments {
   Real m2;  // sum of squared distances from the mean; biased variance = m2 / count
 };
 
+// The part of merging that comes after the counts: `share` is that of the other set in all numbers,
+// `weight` the first set's count times it. Moves `mean` to the mean of both, and returns what the
+// distance of the two means adds to the sum of their m2.
+template <typename Real>
+RESTORERT_HD Real merge_means(Real& mean, Real other_mean, Real share, Real weight) {
+  const Real delta = other_mean - mean;
+  mean += delta * share;
+  return delta * delta * weight;
+}
+
 // The empty set is {0, 0, 0}.
 template <typename Real>
 RESTORERT_HD Moments<Real> merge(const Moments<Real>& a, const Moments<Real>& b) {
   const Real count = a.count + b.count;
   if (count == Real(0)) return a;
-  const Real delta = b.mean - a.mean;
   const Real share = b.count / count;
-  return {count, a.mean + delta * share, a.m2 + b.m2 + delta * delta * (a.count * share)};
+  Real mean = a.mean;
+  const Real between = merge_means(mean, b.mean, share, a.count * share);
+  return {count, mean, a.m2 + b.m2 + between};
 }
 
 }  // namespace restorert

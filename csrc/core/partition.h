@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
 namespace restorert {
 
@@ -10,6 +11,17 @@ inline constexpr std::int64_t kVectorBytes = 16;  // one thread's widest load
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
   return a / b + (a % b != 0 ? 1 : 0);
+}
+
+// Whether lines of `bytes` bytes at these addresses split into vectors of `width` bytes.
+inline bool splits_into(std::int64_t width, std::int64_t bytes,
+                        std::initializer_list<const void*> addresses) {
+  bool splits = bytes % width == 0;
+  for (const void* address : addresses) {
+    splits = splits &&
+             reinterpret_cast<std::uintptr_t>(address) % static_cast<std::uintptr_t>(width) == 0;
+  }
+  return splits;
 }
 
 // A line of `pixels` elements cut into `count` slabs of `size` elements; the last may be shorter,

@@ -1,21 +1,23 @@
-// The boilerplate of a TensorRT V3 plugin, once: identity, attributes, serialisation, cloning and
-// error reports. An op writes a class `Op` with what differs:
+// The boilerplate of a TensorRT V3 plugin, once: identity, attributes, serialisation, cloning,
+// error reports and the launch. An op writes a class `Op` with what differs, on top of OpDefaults,
+// which has what most of them do:
 //
 //   static constexpr const char* kName;              the plugin's name
-//   static constexpr std::int32_t kInputs, kOutputs;
-//   static constexpr std::int32_t kFewestInputs;     only where inputs may be left out; supports,
-//                         check_shapes and enqueue then get the number of inputs as last argument
+//   static constexpr std::int32_t kFewestInputs;     fewer than the inputs where some may be left
+//                         out; `inputs` says how many there are
 //   struct Attributes { float ...; };                with their defaults
 //   static constexpr std::array<FloatAttribute<Attributes>, n> kAttributes;
-//   static bool supports(std::int32_t position, const DynamicPluginTensorDesc* tensors);
+//   static bool supports(std::int32_t position, const DynamicPluginTensorDesc* tensors,
+//                        std::int32_t inputs);
 //   static void output_types(const DataType* inputs, DataType* outputs);
-//   static void output_shapes(const DimsExprs* inputs, DimsExprs* outputs);
-//                         or with a third parameter, IExprBuilder&, where sizes are computed
-//   static Status check_shapes(const PluginTensorDesc* inputs, const PluginTensorDesc* outputs);
-//   static std::size_t workspace_size(const DynamicPluginTensorDesc* inputs);   at the largest
-//   shapes static Status enqueue(const Attributes&, const PluginTensorDesc* input_descs,
-//                         const PluginTensorDesc* output_descs, const void* const* inputs,
-//                         void* const* outputs, void* workspace, cudaStream_t stream);
+//   static void output_shapes(const DimsExprs* inputs, DimsExprs* outputs, IExprBuilder& builder);
+//   static Status check_shapes(const PluginTensorDesc* in, const PluginTensorDesc* out,
+//                              std::int32_t inputs);
+//   static Problem describe(const PluginTensorDesc& first_input, const Dims& dims);
+//                         as much of the problem as the workspace depends on
+//   static void fill(Problem& problem, const Attributes& attributes, const PluginTensorDesc* descs,
+//                    const void* const* inputs, void* const* outputs, std::int32_t input_count);
+//                         the rest of it
 //
 // Name, version and namespace. In an ONNX file an op is a local function `restorert::<name>`, and
 // TensorRT's parser (10.7 and later) lets a plugin take the place of a function's body when
@@ -29,6 +31,7 @@
 
 #include <NvInferRuntime.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -36,9 +39,9 @@
 #include <memory>
 #include <new>
 #include <string>
-#include <type_traits>
 
 #include "core/status.h"
+#include "tensorrt/formats.h"
 #include "tensorrt/logging.h"
 
 namespace restorert::tensorrt {
@@ -53,12 +56,24 @@ struct FloatAttribute {
   float minimum;  // -infinity where any finite number will do
 };
 
-// Op::kFewestInputs, or Op::kInputs where none may be left out.
-template <typename Op, typename = void>
-inline constexpr std::int32_t kFewestInputs = Op::kInputs;
-template <typename Op>
-inline constexpr std::int32_t kFewestInputs<Op, std::void_t<decltype(Op::kFewestInputs)>> =
-    Op::kFewestInputs;
+template <typename Problem, std::int32_t inputs, std::int32_t outputs>
+struct OpDefaults {
+  static constexpr std::int32_t kInputs = inputs;
+  static constexpr std::int32_t kFewestInputs = inputs;
+  static constexpr std::int32_t kOutputs = outputs;
+
+  struct Attributes {};
+  static constexpr std::array<FloatAttribute<Attributes>, 0> kAttributes{};
+
+  // All outputs are like the first input.
+  static void output_types(const DataType* in, DataType* out) { std::fill_n(out, outputs, in[0]); }
+  static void output_shapes(const DimsExprs* in, DimsExprs* out, IExprBuilder& /*builder*/) {
+    std::fill_n(out, outputs, in[0]);
+  }
+  static Problem describe(const PluginTensorDesc& first_input, const Dims& dims) {
+    return {picture_of(first_input, dims)};
+  }
+};
 
 // Reads `fields` into `attributes`, whose defaults stay where a field is absent.
 template <typename Op>
@@ -157,76 +172,59 @@ class Plugin final : public nvinfer1::IPluginV3,
 
   // Build
   std::int32_t getNbOutputs() const noexcept override { return Op::kOutputs; }
-  std::int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* /*in*/, std::int32_t inputs,
-                               const nvinfer1::DynamicPluginTensorDesc* /*out*/,
+  std::int32_t configurePlugin(const DynamicPluginTensorDesc* /*in*/, std::int32_t inputs,
+                               const DynamicPluginTensorDesc* /*out*/,
                                std::int32_t outputs) noexcept override {
     inputs_ = inputs;
     return check_counts(inputs, outputs);
   }
-  std::int32_t getOutputDataTypes(nvinfer1::DataType* output_types, std::int32_t outputs,
-                                  const nvinfer1::DataType* input_types,
+  std::int32_t getOutputDataTypes(DataType* output_types, std::int32_t outputs,
+                                  const DataType* input_types,
                                   std::int32_t inputs) const noexcept override {
     if (const std::int32_t error = check_counts(inputs, outputs); error != 0) return error;
     Op::output_types(input_types, output_types);
     return 0;
   }
-  std::int32_t getOutputShapes(const nvinfer1::DimsExprs* input_shapes, std::int32_t inputs,
-                               const nvinfer1::DimsExprs* /*shape_inputs*/,
-                               std::int32_t /*shape_input_count*/,
-                               nvinfer1::DimsExprs* output_shapes, std::int32_t outputs,
-                               [[maybe_unused]] nvinfer1::IExprBuilder& builder) noexcept override {
+  std::int32_t getOutputShapes(const DimsExprs* input_shapes, std::int32_t inputs,
+                               const DimsExprs* /*shape_inputs*/,
+                               std::int32_t /*shape_input_count*/, DimsExprs* output_shapes,
+                               std::int32_t outputs, IExprBuilder& builder) noexcept override {
     if (const std::int32_t error = check_counts(inputs, outputs); error != 0) return error;
-    if constexpr (std::is_invocable_v<decltype(&Op::output_shapes), const nvinfer1::DimsExprs*,
-                                      nvinfer1::DimsExprs*, nvinfer1::IExprBuilder&>) {
-      Op::output_shapes(input_shapes, output_shapes, builder);
-    } else {
-      Op::output_shapes(input_shapes, output_shapes);
-    }
+    Op::output_shapes(input_shapes, output_shapes, builder);
     return 0;
   }
-  bool supportsFormatCombination(std::int32_t position,
-                                 const nvinfer1::DynamicPluginTensorDesc* tensors,
+  bool supportsFormatCombination(std::int32_t position, const DynamicPluginTensorDesc* tensors,
                                  std::int32_t inputs, std::int32_t outputs) noexcept override {
     if (!takes(inputs, outputs) || position < 0 || position >= inputs + outputs) return false;
-    if constexpr (kCounted) {
-      return Op::supports(position, tensors, inputs);
-    } else {
-      return Op::supports(position, tensors);
-    }
+    return Op::supports(position, tensors, inputs);
   }
-  std::size_t getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc* inputs,
-                               std::int32_t /*input_count*/,
-                               const nvinfer1::DynamicPluginTensorDesc* /*outputs*/,
+  std::size_t getWorkspaceSize(const DynamicPluginTensorDesc* inputs, std::int32_t /*input_count*/,
+                               const DynamicPluginTensorDesc* /*outputs*/,
                                std::int32_t /*output_count*/) const noexcept override {
-    return Op::workspace_size(inputs);
+    if (!has_rank(inputs[0].max, 4)) return 0;
+    return cuda_workspace_size(Op::describe(inputs[0].desc, inputs[0].max));
   }
   // Attribute values change no timing, so layers of one shape share their entry in the cache.
   const char* getTimingCacheID() noexcept override { return Op::kName; }
 
   // Runtime
-  std::int32_t onShapeChange(const nvinfer1::PluginTensorDesc* in, std::int32_t inputs,
-                             const nvinfer1::PluginTensorDesc* out,
-                             std::int32_t outputs) noexcept override {
+  std::int32_t onShapeChange(const PluginTensorDesc* in, std::int32_t inputs,
+                             const PluginTensorDesc* out, std::int32_t outputs) noexcept override {
     if (const std::int32_t error = check_counts(inputs, outputs); error != 0) return error;
     inputs_ = inputs;
-    if constexpr (kCounted) {
-      return report(Op::check_shapes(in, out, inputs));
-    } else {
-      return report(Op::check_shapes(in, out));
-    }
+    return report(Op::check_shapes(in, out, inputs));
   }
-  std::int32_t enqueue(const nvinfer1::PluginTensorDesc* input_descs,
-                       const nvinfer1::PluginTensorDesc* output_descs, const void* const* inputs,
-                       void* const* outputs, void* workspace,
+  std::int32_t enqueue(const PluginTensorDesc* input_descs, const PluginTensorDesc* output_descs,
+                       const void* const* inputs, void* const* outputs, void* workspace,
                        cudaStream_t stream) noexcept override {
-    if constexpr (kCounted) {
-      if (const std::int32_t error = check_counts(inputs_, Op::kOutputs); error != 0) return error;
-      return report(Op::enqueue(attributes_, input_descs, output_descs, inputs, outputs, workspace,
-                                stream, inputs_));
-    } else {
-      return report(
-          Op::enqueue(attributes_, input_descs, output_descs, inputs, outputs, workspace, stream));
+    if (const std::int32_t error = check_counts(inputs_, Op::kOutputs); error != 0) return error;
+    if (const Status status = Op::check_shapes(input_descs, output_descs, inputs_); !status.ok()) {
+      return report(status);
     }
+    auto problem = Op::describe(input_descs[0], input_descs[0].dims);
+    Op::fill(problem, attributes_, input_descs, inputs, outputs, inputs_);
+    // TensorRT allocated what getWorkspaceSize asked for at the profile's largest shape.
+    return report(run_cuda(problem, workspace, cuda_workspace_size(problem), stream));
   }
   nvinfer1::IPluginV3* attachToContext(
       nvinfer1::IPluginResourceContext* /*context*/) noexcept override {
@@ -237,14 +235,14 @@ class Plugin final : public nvinfer1::IPluginV3,
   }
 
  private:
-  static constexpr bool kCounted = kFewestInputs<Op> < Op::kInputs;
+  static constexpr bool kCounted = Op::kFewestInputs < Op::kInputs;
 
   static bool takes(std::int32_t inputs, std::int32_t outputs) noexcept {
-    return inputs >= kFewestInputs<Op> && inputs <= Op::kInputs && outputs == Op::kOutputs;
+    return inputs >= Op::kFewestInputs && inputs <= Op::kInputs && outputs == Op::kOutputs;
   }
   static std::int32_t check_counts(std::int32_t inputs, std::int32_t outputs) noexcept {
     if (takes(inputs, outputs)) return 0;
-    const std::string fewest = kCounted ? std::to_string(kFewestInputs<Op>) + " to " : "";
+    const std::string fewest = kCounted ? std::to_string(Op::kFewestInputs) + " to " : "";
     return report(
         Status::invalid(std::string(Op::kName) + ": the layer has " + std::to_string(inputs) +
                         " inputs and " + std::to_string(outputs) + " outputs; expected " + fewest +
@@ -252,7 +250,8 @@ class Plugin final : public nvinfer1::IPluginV3,
   }
 
   Attributes attributes_;
-  std::int32_t inputs_ = 0;  // as TensorRT last told; enqueue is not told again
+  // As TensorRT last told; enqueue is not told again.
+  std::int32_t inputs_ = kCounted ? 0 : Op::kInputs;
   std::array<nvinfer1::PluginField, Op::kAttributes.size()> fields_{};
   nvinfer1::PluginFieldCollection collection_{};
 };

@@ -1,4 +1,4 @@
-// Scalar conversions over every bit pattern, merging of moments, and how CUDA kernels cut up work.
+// Scalar conversions over every bit pattern, and merging of moments.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -150,62 +150,6 @@ void test_affine() {
   CHECK(std::isnan(hin::apply(std::nanf(""), hin::identity_affine(), 0.2F)));
 }
 
-// Every pixel in exactly one slab, slabs within the limits that the kernels rely on.
-void test_splits() {
-  namespace hin = rr::half_instance_norm;
-  for (const std::int64_t item : {2, 4}) {
-    std::int64_t before = 0;
-    for (std::int64_t pixels = 1; pixels < 40'000'000; pixels += pixels / 7 + 1) {
-      const rr::Split split = hin::split_plane(pixels, item);
-      CHECK(split.count >= 1 && split.count <= rr::kThreads);
-      CHECK(split.size % (rr::kVectorBytes / item) == 0);
-      CHECK(split.count * split.size >= pixels);
-      CHECK(split.count >= before);  // a larger plane never needs a smaller workspace
-      before = split.count;
-    }
-    for (const std::int64_t channels : {2, 6, 64, 80, 96, 512, 4096, 100'000}) {
-      before = 0;
-      for (std::int64_t pixels = 1; pixels < 10'000'000; pixels += pixels / 5 + 1) {
-        const rr::Split split = hin::split_pixels(pixels, channels, item);
-        CHECK(split.count >= 1 && split.count <= 2048);
-        CHECK(split.size >= 1 && split.count * split.size >= pixels);
-        CHECK(split.count >= before);
-        before = split.count;
-      }
-    }
-  }
-  for (std::int64_t vectors = 1; vectors < 5000; ++vectors) {
-    const rr::ChannelTile tile = rr::tile_channels(vectors);
-    CHECK(tile.lanes >= 1 && tile.lanes <= 32);
-    CHECK(tile.rows * tile.lanes <= rr::kThreads && tile.rows >= 8);
-    CHECK(tile.blocks * tile.lanes >= vectors);
-    CHECK((tile.blocks - 1) * tile.lanes < vectors);  // no block without work
-  }
-}
-
-void test_workspace() {
-  namespace hin = rr::half_instance_norm;
-  hin::Problem problem;
-  CHECK(hin::cuda_workspace_size(problem) == 0);
-  for (const rr::Layout layout : {rr::Layout::kNCHW, rr::Layout::kNHWC}) {
-    for (const rr::DType dtype : {rr::DType::kFloat32, rr::DType::kFloat16}) {
-      problem.layout = layout;
-      problem.dtype = dtype;
-      problem.channels = 96;
-      for (problem.images = 1; problem.images < 4; ++problem.images) {
-        std::size_t before = 0;
-        for (problem.pixels = 1; problem.pixels < 9'000'000; problem.pixels *= 3) {
-          const std::size_t size = hin::cuda_workspace_size(problem);
-          CHECK(size >= before && size > 0);
-          // Small beside the picture itself.
-          CHECK(size < 4096U * 48U * 20U * static_cast<std::size_t>(problem.images));
-          before = size;
-        }
-      }
-    }
-  }
-}
-
 }  // namespace
 
 int main() {
@@ -213,7 +157,5 @@ int main() {
   test_conversions<rr::BFloat16>(8, 7);
   test_moments();
   test_affine();
-  test_splits();
-  test_workspace();
   return rr::test::check_result();
 }

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,7 +30,49 @@ class LoggerFinder final : public nvinfer1::ILoggerFinder {
   Logger logger;
 };
 
-class ExprBuilder final : public nvinfer1::IExprBuilder {};  // what a plugin need not call
+// A builder's expressions: numbers.
+class Expression final : public nvinfer1::IDimensionExpr, nvinfer1::apiv::VDimensionExpr {
+ public:
+  explicit Expression(std::int64_t number) : number_(number) { mImpl = this; }
+  bool isConstant() const override { return true; }
+  std::int64_t getConstantValue() const override { return number_; }
+  bool isSizeTensor() const override { return false; }
+
+ private:
+  std::int64_t number_;
+};
+
+class NumberBuilder final : public nvinfer1::IExprBuilder, nvinfer1::apiv::VExprBuilder {
+ public:
+  NumberBuilder() { mImpl = this; }
+  const nvinfer1::IDimensionExpr* constant(std::int64_t value) override {
+    made_.push_back(std::make_unique<Expression>(value));
+    return made_.back().get();
+  }
+  const nvinfer1::IDimensionExpr* operation(nvinfer1::DimensionOperation op,
+                                            const nvinfer1::IDimensionExpr& first,
+                                            const nvinfer1::IDimensionExpr& second) override {
+    CHECK(op == nvinfer1::DimensionOperation::kFLOOR_DIV);
+    return constant(number_of(&first) / number_of(&second));
+  }
+  const nvinfer1::IDimensionExpr* declareSizeTensor(std::int32_t, const nvinfer1::IDimensionExpr&,
+                                                    const nvinfer1::IDimensionExpr&) override {
+    return nullptr;
+  }
+
+  nvinfer1::DimsExprs expressions(const nvinfer1::Dims& dims) {
+    nvinfer1::DimsExprs result{};
+    result.nbDims = dims.nbDims;
+    for (std::int32_t i = 0; i < dims.nbDims; ++i) result.d[i] = constant(dims.d[i]);
+    return result;
+  }
+  static std::int64_t number_of(const nvinfer1::IDimensionExpr* expression) {
+    return static_cast<const Expression*>(expression)->getConstantValue();
+  }
+
+ private:
+  std::vector<std::unique_ptr<Expression>> made_;
+};
 
 inline LoggerFinder g_finder;
 
@@ -42,27 +83,26 @@ inline bool logged_one_line(const char* op, const char* part) {
          text.find(part) != std::string::npos;
 }
 
-inline nvinfer1::IPluginCreatorV3One* load_creator(const char* name) {
+inline std::vector<nvinfer1::IPluginCreatorV3One*> load_creators() {
   using GetCreators = nvinfer1::IPluginCreatorInterface* const* (*)(std::int32_t&);
   using SetLoggerFinder = void (*)(nvinfer1::ILoggerFinder*);
   void* library = dlopen(RESTORERT_PLUGIN_LIBRARY, RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) std::printf("%s\n", dlerror());
   CHECK(library != nullptr);
-  if (library == nullptr) return nullptr;
+  if (library == nullptr) return {};
   const auto get = reinterpret_cast<GetCreators>(dlsym(library, "getCreators"));
   const auto set = reinterpret_cast<SetLoggerFinder>(dlsym(library, "setLoggerFinder"));
   CHECK(get != nullptr && set != nullptr);
-  if (get == nullptr || set == nullptr) return nullptr;
+  if (get == nullptr || set == nullptr) return {};
   set(&g_finder);
   std::int32_t count = 0;
-  nvinfer1::IPluginCreatorInterface* const* creators = get(count);
-  CHECK(count >= 1);
+  nvinfer1::IPluginCreatorInterface* const* found = get(count);
+  std::vector<nvinfer1::IPluginCreatorV3One*> creators;
   for (std::int32_t i = 0; i < count; ++i) {
-    CHECK(std::strcmp(creators[i]->getInterfaceInfo().kind, "PLUGIN CREATOR_V3ONE") == 0);
-    auto* creator = static_cast<nvinfer1::IPluginCreatorV3One*>(creators[i]);
-    if (std::strcmp(creator->getPluginName(), name) == 0) return creator;
+    CHECK(std::strcmp(found[i]->getInterfaceInfo().kind, "PLUGIN CREATOR_V3ONE") == 0);
+    creators.push_back(static_cast<nvinfer1::IPluginCreatorV3One*>(found[i]));
   }
-  return nullptr;
+  return creators;
 }
 
 using PluginPointer = std::unique_ptr<nvinfer1::IPluginV3>;
@@ -119,67 +159,6 @@ inline std::vector<nvinfer1::DynamicPluginTensorDesc> dynamic_of(
     tensors[i].min = tensors[i].opt = tensors[i].max = descs[i].dims;
   }
   return tensors;
-}
-
-// A creator whose only attribute is one float32: identity, defaults, round trip, clones and every
-// wrong field. `good` is a value it takes; `bad`, if not NaN, a finite one that it refuses.
-inline void test_one_attribute(nvinfer1::IPluginCreatorV3One* creator, const char* op,
-                               const char* attribute, float standard, float good, float bad) {
-  using nvinfer1::PluginField;
-  using nvinfer1::PluginFieldType;
-  using nvinfer1::TensorRTPhase;
-  CHECK(std::strcmp(creator->getPluginVersion(), "1") == 0);
-  CHECK(std::strcmp(creator->getPluginNamespace(), "") == 0);
-  const nvinfer1::PluginFieldCollection* names = creator->getFieldNames();
-  CHECK(names->nbFields == 1 && std::strcmp(names->fields[0].name, attribute) == 0);
-  const auto value_of = [&](nvinfer1::IPluginV3* plugin) {
-    const nvinfer1::PluginFieldCollection* fields = runtime_of(plugin)->getFieldsToSerialize();
-    CHECK(fields->nbFields == 1 && std::strcmp(fields->fields[0].name, attribute) == 0);
-    CHECK(fields->fields[0].type == PluginFieldType::kFLOAT32 && fields->fields[0].length == 1);
-    float value = 0.0F;
-    std::memcpy(&value, fields->fields[0].data, sizeof(value));
-    return value;
-  };
-  const auto field = [](const char* name, const void* data, PluginFieldType type, int length) {
-    return PluginField(name, data, type, length);
-  };
-  constexpr PluginFieldType kFloat = PluginFieldType::kFLOAT32;
-
-  CHECK(value_of(create(creator, {}).get()) == standard);
-  PluginPointer plugin = create(creator, {field(attribute, &good, kFloat, 1)});
-  CHECK(plugin != nullptr && value_of(plugin.get()) == good);
-  if (plugin == nullptr) return;
-  CHECK(std::strcmp(core_of(plugin.get())->getPluginName(), op) == 0);
-  // Clones outlive what they came from; what goes into an engine comes back at any alignment.
-  PluginPointer clone(plugin->clone());
-  PluginPointer attached(runtime_of(plugin.get())->attachToContext(nullptr));
-  std::vector<char> bytes(1 + sizeof(float));
-  std::memcpy(bytes.data() + 1, runtime_of(plugin.get())->getFieldsToSerialize()->fields[0].data,
-              sizeof(float));
-  PluginPointer again =
-      create(creator, {field(attribute, bytes.data() + 1, kFloat, 1)}, TensorRTPhase::kRUNTIME);
-  plugin.reset();
-  for (const PluginPointer* other : {&clone, &attached, &again}) {
-    CHECK(*other != nullptr && value_of(other->get()) == good);
-  }
-
-  const double wide = 1.0;
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  const float infinite = std::numeric_limits<float>::infinity();
-  std::vector<PluginField> wrong{field(attribute, &wide, PluginFieldType::kFLOAT64, 1),
-                                 field(attribute, &good, kFloat, 2),
-                                 field(attribute, &good, kFloat, 0),
-                                 field(attribute, nullptr, kFloat, 1),
-                                 field(attribute, &nan, kFloat, 1),
-                                 field(attribute, &infinite, kFloat, 1)};
-  if (bad == bad) wrong.push_back(field(attribute, &bad, kFloat, 1));
-  for (const PluginField& each : wrong) {
-    for (const TensorRTPhase phase : {TensorRTPhase::kBUILD, TensorRTPhase::kRUNTIME}) {
-      CHECK(create(creator, {each}, phase) == nullptr && logged_one_line(op, attribute));
-    }
-  }
-  CHECK(create(creator, {field("other", &good, kFloat, 1)}) == nullptr);
-  CHECK(logged_one_line(op, "unknown field 'other'"));
 }
 
 }  // namespace restorert::test

@@ -11,12 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restorert.errors import InputError
-from restorert.ops import layer_norm_2d, simple_gate, simple_gate_mean
+from restorert.ops import layer_norm_2d, simple_gate_mean
 from restorert.ops import spec as _spec
 from restorert.ops.layer_norm_2d import eager as eager_norm
 from restorert.ops.layer_norm_2d import reference as reference_norm
 from restorert.ops.simple_gate_mean import eager as eager_gate_mean
-from restorert.testing import max_error
 from restorert.testing.op_runner import LAYOUTS
 
 INF = math.inf
@@ -54,18 +53,6 @@ def test_layer_norm_closed_form() -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("channels", [3, 64, 100, 1024])
-def test_layer_norm_keeps_its_precision_at_a_large_mean(
-    channels: int, layout: torch.memory_format
-) -> None:
-    """Mean 1e4, deviation 1: a mean rounded to float32 alone would cost 5e-4."""
-    x = _random(1, channels, 24, 40, mean=1e4).contiguous(memory_format=layout)
-    weight, bias = torch.ones(channels), torch.zeros(channels)
-    expected = reference_norm(x.double(), weight.double(), bias.double())
-    assert max_error(layer_norm_2d(x, weight, bias), expected) <= 2e-6  # measured worst: 4.8e-7
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_layer_norm_poison_stays_in_its_pixel(layout: torch.memory_format) -> None:
     x = _random(2, 20, 6, 7).contiguous(memory_format=layout)
     weight, bias = torch.ones(20), torch.zeros(20)
@@ -77,16 +64,6 @@ def test_layer_norm_poison_stays_in_its_pixel(layout: torch.memory_format) -> No
         assert bool(out[1, :, 2, 4].isnan().all())
         out[1, :, 2, 4] = clean[1, :, 2, 4]
         assert torch.equal(out, clean)
-
-
-def test_layer_norm_parameters_in_the_dtype_of_x() -> None:
-    for dtype, limit in ((torch.float16, 6e-4), (torch.bfloat16, 4.5e-3)):
-        x = _random(2, 24, 9, 8).to(dtype)
-        weight, bias = _random(24, seed=1).to(dtype), _random(24, seed=2).to(dtype)
-        expected = reference_norm(x.double(), weight.double(), bias.double())
-        # measured worst: 4.7e-4, 3.8e-3
-        assert max_error(layer_norm_2d(x, weight, bias), expected) <= limit
-        assert max_error(layer_norm_2d(x, weight.float(), bias), expected) <= limit
 
 
 X = torch.zeros(1, 4, 3, 3)
@@ -115,7 +92,7 @@ def test_layer_norm_misuse_is_one_line(arguments: tuple[Any, ...], message: str)
     assert str(caught.value).startswith("layer_norm_2d: ")
 
 
-# ---- simple_gate, simple_gate_mean ----
+# ---- simple_gate_mean ----
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -125,7 +102,6 @@ def test_gate_is_torchs_product(dtype: torch.dtype, layout: torch.memory_format)
     for shape in [(2, 6, 17, 23), (1, 128, 40, 41), (3, 2, 1, 1), (1, 2000, 3, 5)]:
         x = _random(*shape).to(dtype).contiguous(memory_format=layout)
         first, second = x.chunk(2, dim=1)
-        assert torch.equal(simple_gate(x), first * second)
         assert torch.equal(simple_gate_mean(x)[0], first * second)
 
 
@@ -160,7 +136,6 @@ def test_mean_of_nothing_is_nan() -> None:
         assert bool(mean.isnan().all())
 
 
-@pytest.mark.parametrize("op", [simple_gate, simple_gate_mean])
 @pytest.mark.parametrize(
     ("x", "message"),
     [
@@ -170,8 +145,8 @@ def test_mean_of_nothing_is_nan() -> None:
         (X.to_sparse(), r"argument 'x' is sparse"),
     ],
 )
-def test_gate_misuse_is_one_line(op: Any, x: Tensor, message: str) -> None:
+def test_gate_misuse_is_one_line(x: Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        op(x)
+        simple_gate_mean(x)
     assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith(f"{op.__name__}: ")
+    assert str(caught.value).startswith("simple_gate_mean: ")

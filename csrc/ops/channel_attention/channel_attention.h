@@ -17,8 +17,8 @@
 #include "core/dispatch.h"
 #include "core/macros.h"
 #include "core/partition.h"
+#include "core/picture.h"
 #include "core/status.h"
-#include "core/tensor_view.h"
 
 namespace restorert::channel_attention {
 
@@ -40,50 +40,24 @@ struct Parameter {
   DType dtype = DType::kFloat32;
 };
 
-// Arguments that have been checked: what CPU and CUDA code take.
-struct Problem {
-  std::int64_t images = 0;    // N
-  std::int64_t channels = 0;  // C
-  std::int64_t hidden = 0;    // R
-  std::int64_t pixels = 0;    // H * W
-  DType dtype = DType::kFloat32;
-  Layout layout = Layout::kNCHW;
+// Arguments that have been checked. The picture is r.
+struct Problem : Picture {
+  std::int64_t hidden = 0;  // R
   const void* r = nullptr;
   const void* x = nullptr;  // null without residual
-  Parameter w_down;
-  Parameter w_up;
-  Parameter b_down;  // null data without biases
-  Parameter b_up;
+  Parameter w_down{};
+  Parameter w_up{};
+  Parameter b_down{};  // null data without biases
+  Parameter b_up{};
   const float* sums = nullptr;  // null: the sums are taken here
   void* out = nullptr;
-  int device_index = -1;  // CUDA device; -1 is the current one
 };
 
-// Checks everything that can be checked without touching the data, and fills `problem`.
+// half_instance_norm.h says what each of these promises.
 Status check(const Arguments& arguments, Problem* problem);
-
-// The checks of r alone, for whoever only asks for the workspace.
 Status check_input(const TensorView& r);
-
-// Shape and dtype of `r` as a Problem without pointers, once check_input has passed. The layout is
-// NHWC only where the strides cannot be read as NCHW.
-Problem describe(const TensorView& r);
-
-// Computes on the calling thread and OpenMP's. The result does not depend on the number of threads.
 void run_cpu(const Problem& problem);
-
-// True where this build holds the CUDA kernels.
-bool has_cuda();
-
-// Bytes of device memory that run_cuda needs, for this layout; 0 for an empty problem, less with
-// `sums` than without. Never less for a larger number of images or pixels, so the size for the
-// largest shape serves all smaller ones.
-std::size_t cuda_workspace_size(const Problem& problem);
-
-// Enqueues the kernels on `stream` (a cudaStream_t) and returns: no allocation, no synchronisation,
-// no atomics on floats, so it can be captured in a graph and repeats bit for bit. `workspace` is
-// 16-byte aligned device memory of at least cuda_workspace_size bytes that nothing else uses until
-// the kernels are done.
+std::size_t cuda_workspace_size(const Problem& problem);  // less with `sums` than without
 Status run_cuda(const Problem& problem, void* workspace, std::size_t workspace_size, void* stream);
 
 // ---- scalar mathematics shared by host and device ----

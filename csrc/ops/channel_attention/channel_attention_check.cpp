@@ -2,59 +2,9 @@
 #include "ops/channel_attention/channel_attention.h"
 
 namespace restorert::channel_attention {
-namespace {
-
-std::string subject(const char* name) {
-  return std::string(kName) + ": argument '" + name + "' ";
-}
-
-// A contiguous [rows, columns] matrix in fp32 or, for a `parameter`, the dtype of r; `axes` names
-// the sizes.
-Status check_matrix(const Argument& argument, std::int64_t rows, std::int64_t columns,
-                    const char* axes, bool parameter, const Argument& r) {
-  const TensorView& view = argument.view;
-  RESTORERT_RETURN_IF_ERROR(check_tensor(kName, argument, 2, axes));
-  if (view.shape[0] != rows || view.shape[1] != columns) {
-    return Status::invalid(subject(argument.name) + "has shape (" + std::to_string(view.shape[0]) +
-                           ", " + std::to_string(view.shape[1]) + "); expected (" +
-                           std::to_string(rows) + ", " + std::to_string(columns) + "), " + axes);
-  }
-  if (view.dtype != DType::kFloat32 && (!parameter || view.dtype != r.view.dtype)) {
-    std::string expected = "float32";
-    if (parameter && r.view.dtype != DType::kFloat32) {
-      expected += " or " + r.view.dtype_name + ", the dtype of 'r'";
-    }
-    return {StatusCode::kUnsupportedDType,
-            subject(argument.name) + "has dtype " + view.dtype_name + "; expected " + expected};
-  }
-  const bool dense =
-      (rows <= 1 || view.strides[0] == columns) && (columns <= 1 || view.strides[1] == 1);
-  if (element_count(view) > 0 && !dense) {
-    return Status::invalid(subject(argument.name) + "has strides (" +
-                           std::to_string(view.strides[0]) + ", " +
-                           std::to_string(view.strides[1]) + "); expected a contiguous matrix");
-  }
-  return check_same_device(kName, argument, r);
-}
-
-}  // namespace
 
 Status check_input(const TensorView& r) {
   return check_tensor(kName, {"r", r}, 4, "(N, C, H, W)");
-}
-
-Problem describe(const TensorView& r) {
-  Problem problem;
-  problem.dtype = r.dtype;
-  problem.layout = has_layout(r, Layout::kNCHW) ? Layout::kNCHW : Layout::kNHWC;
-  problem.device_index = r.device_index;
-  // The product of the other sizes may overflow where one is 0; an empty problem needs none of
-  // them.
-  if (element_count(r) == 0) return problem;
-  problem.images = r.shape[0];
-  problem.channels = r.shape[1];
-  problem.pixels = r.shape[2] * r.shape[3];
-  return problem;
 }
 
 Status check(const Arguments& arguments, Problem* problem) {
@@ -67,19 +17,23 @@ Status check(const Arguments& arguments, Problem* problem) {
   const std::int64_t hidden = arguments.w_down.shape[0];
   // Rank and sizes of w_down first: `hidden` is read off it.
   RESTORERT_RETURN_IF_ERROR(check_tensor(kName, w_down, 2, "(R, C)"));
-  if (hidden < 1) return Status::invalid(subject("w_down") + "has no rows; expected at least 1");
-  RESTORERT_RETURN_IF_ERROR(check_matrix(w_down, hidden, channels, "(R, C)", true, r));
-  RESTORERT_RETURN_IF_ERROR(check_matrix(w_up, channels, hidden, "(C, R)", true, r));
+  if (hidden < 1) {
+    return Status::invalid(std::string(kName) +
+                           ": argument 'w_down' has no rows; expected at least 1");
+  }
+  RESTORERT_RETURN_IF_ERROR(check_matrix(kName, w_down, hidden, channels, "(R, C)", true, r));
+  RESTORERT_RETURN_IF_ERROR(check_matrix(kName, w_up, channels, hidden, "(C, R)", true, r));
   if ((arguments.b_down == nullptr) != (arguments.b_up == nullptr)) {
-    return Status::invalid(subject(arguments.b_down == nullptr ? "b_down" : "b_up") +
-                           "is missing; expected both biases or neither");
+    return Status::invalid(std::string(kName) + ": argument '" +
+                           (arguments.b_down == nullptr ? "b_down" : "b_up") +
+                           "' is missing; expected both biases or neither");
   }
   if (arguments.b_down != nullptr) {
     RESTORERT_RETURN_IF_ERROR(check_parameter(kName, {"b_down", *arguments.b_down}, hidden, r));
     RESTORERT_RETURN_IF_ERROR(check_parameter(kName, {"b_up", *arguments.b_up}, channels, r));
   }
   if (arguments.sums != nullptr) {
-    RESTORERT_RETURN_IF_ERROR(check_matrix({"sums", *arguments.sums}, arguments.r.shape[0],
+    RESTORERT_RETURN_IF_ERROR(check_matrix(kName, {"sums", *arguments.sums}, arguments.r.shape[0],
                                            channels, "(N, C)", false, r));
   }
   Layout layout = Layout::kNCHW;
@@ -100,8 +54,7 @@ Status check(const Arguments& arguments, Problem* problem) {
     if (view != nullptr) RESTORERT_RETURN_IF_ERROR(check_disjoint(kName, out, {name, *view}));
   }
 
-  *problem = describe(arguments.r);
-  problem->layout = layout;
+  *problem = {picture_of(arguments.r, layout)};
   problem->hidden = hidden;
   problem->r = arguments.r.data;
   problem->out = arguments.out.data;
@@ -117,7 +70,7 @@ Status check(const Arguments& arguments, Problem* problem) {
 }
 
 std::size_t cuda_workspace_size(const Problem& problem) {
-  if (problem.images == 0 || problem.channels == 0 || problem.pixels == 0) return 0;
+  if (problem.empty()) return 0;
   const auto item_bytes = static_cast<std::int64_t>(item_size(problem.dtype));
   const std::int64_t slabs =
       problem.sums != nullptr

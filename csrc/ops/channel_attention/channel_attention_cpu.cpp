@@ -5,11 +5,9 @@
 // Sums are fp32 over a few thousand elements at most and double beyond, in an order that depends on
 // the shape alone.
 #include <algorithm>
-#include <type_traits>
 #include <vector>
 
-#include "core/convert.h"
-#include "core/parallel.h"
+#include "core/loops.h"
 #include "ops/channel_attention/channel_attention.h"
 
 namespace restorert::channel_attention {
@@ -20,42 +18,15 @@ constexpr std::int64_t kBlock = 64 * kChunk;  // elements; the unit of work of a
 constexpr std::int64_t kTile = 2048;          // elements converted at once
 constexpr std::int64_t kRows = 4;             // periods that are added up at once
 constexpr std::int64_t kFold = 64;            // times that fp32 sums grow before they fold
-constexpr std::int64_t kSerialBytes = std::int64_t{64} << 10;  // below this, threads cost more
-
-std::size_t as_size(std::int64_t count) {
-  return static_cast<std::size_t>(count);
-}
-
-std::int64_t byte_count(const Problem& problem) {
-  return problem.images * problem.channels * problem.pixels *
-         static_cast<std::int64_t>(item_size(problem.dtype));
-}
 
 bool is_parallel(const Problem& problem) {
-  return byte_count(problem) >= kSerialBytes;
+  return problem.bytes() >= kSerialBytes;
 }
 
 // ---- loops ----
 
-// Four running sums hide the latency of the additions.
 RESTORERT_MULTIVERSION float sum_chunk(const float* x, std::int64_t count) {
-  const std::int64_t quarter = count / 4;
-  const float* x1 = x + quarter;
-  const float* x2 = x1 + quarter;
-  const float* x3 = x2 + quarter;
-  float s0 = 0.0F;
-  float s1 = 0.0F;
-  float s2 = 0.0F;
-  float s3 = 0.0F;
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
-  for (std::int64_t i = 0; i < quarter; ++i) {
-    s0 += x[i];
-    s1 += x1[i];
-    s2 += x2[i];
-    s3 += x3[i];
-  }
-  for (std::int64_t i = 4 * quarter; i < count; ++i) s0 += x[i];
-  return (s0 + s1) + (s2 + s3);
+  return sum_quarters(x, count);
 }
 
 // Adds kRows lines of `period` elements to `sums`.
@@ -105,19 +76,6 @@ RESTORERT_MULTIVERSION void apply_periodic(const float* r, const float* x, float
   }
 }
 
-// `count` elements as fp32: themselves, or a copy in `room`.
-template <typename T>
-const float* as_floats(const T* from, std::int64_t count, float* room) {
-  if constexpr (std::is_same_v<T, float>) {
-    static_cast<void>(count);
-    static_cast<void>(room);
-    return from;
-  } else {
-    widen(from, 1, 0, count, room);
-    return room;
-  }
-}
-
 // Applies `function(r, x, out, count)`, an fp32 loop, to a span of T in steps of `step` elements,
 // for fp16 and bf16 at most kTile. x may be null.
 //
@@ -127,7 +85,7 @@ const float* as_floats(const T* from, std::int64_t count, float* room) {
 template <typename T, typename Function>
 void transform_span(const T* r, const T* x, T* out, std::int64_t count, std::int64_t step,
                     const Function& function) {
-  if constexpr (std::is_same_v<T, float>) {
+  if constexpr (kIsFloat<T>) {
     static_cast<void>(step);
     function(r, x, out, count);
   } else {
@@ -189,7 +147,7 @@ std::vector<float> make_scales(const Problem& problem, const Sum* sums, std::int
 
 template <typename T>
 double sum_block(const T* r, std::int64_t count) {
-  alignas(64) float room[std::is_same_v<T, float> ? 1 : kChunk];
+  alignas(64) float room[kIsFloat<T> ? 1 : kChunk];
   double sum = 0.0;
   for (std::int64_t i = 0; i < count; i += kChunk) {
     const std::int64_t length = std::min(kChunk, count - i);
@@ -332,7 +290,7 @@ void run_pixels(const Problem& problem) {
 }  // namespace
 
 void run_cpu(const Problem& problem) {
-  if (problem.images == 0 || problem.channels == 0 || problem.pixels == 0) return;
+  if (problem.empty()) return;
   dispatch_floating(problem.dtype, false, [&](auto tag) {
     using T = typename decltype(tag)::type;
     if (problem.layout == Layout::kNCHW) {

@@ -18,12 +18,6 @@ constexpr std::int64_t kFewBlocks = 512;    // so few that every one may make th
 constexpr std::int64_t kFewChannels = 512;  // the same, since it keeps them in shared memory
 constexpr std::int64_t kFewSums = 16384;    // the same, since it reads them all: slabs * channels
 
-struct Shape {
-  std::int64_t images;
-  std::int64_t channels;
-  std::int64_t pixels;
-};
-
 struct Weights {
   Parameter w_down;
   Parameter w_up;
@@ -268,22 +262,7 @@ struct Pixels {  // NHWC
         for (int j = 0; j < V; ++j) totals[j] += batch[j];
       }
     }
-    __syncthreads();  // an earlier item's sums have been read
-#pragma unroll
-    for (int j = 0; j < V; ++j) shared[j][tid] = totals[j];
-    __syncthreads();
-    // Halve the rows until one is left. kThreads / 2 starts above half of any number of rows.
-    for (int step = kThreads / 2; step > 0; step /= 2) {
-      if (active && row < step && row + step < rows) {
-        const int other = tid + step * lanes;
-#pragma unroll
-        for (int j = 0; j < V; ++j) {
-          totals[j] += shared[j][other];
-          shared[j][tid] = totals[j];
-        }
-      }
-      __syncthreads();
-    }
+    sum_rows(totals, shared, row, rows, lanes, active);
     if (active && row == 0) {
       float* to = sums + slab * shape.channels + channel;
 #pragma unroll
@@ -435,14 +414,8 @@ cudaError_t launch_all(const Layout& layout, const Problem& problem, const Shape
 std::int64_t vector_bytes(const Problem& problem) {
   const std::int64_t line = problem.layout == Layout::kNCHW ? problem.pixels : problem.channels;
   const auto bytes = line * static_cast<std::int64_t>(item_size(problem.dtype));
-  const auto fits = [](const void* address, std::int64_t width) {
-    return reinterpret_cast<std::uintptr_t>(address) % static_cast<std::uintptr_t>(width) == 0;
-  };
   for (std::int64_t width = kVectorBytes; width >= kVectorBytes / 2; width /= 2) {
-    if (bytes % width == 0 && fits(problem.r, width) && fits(problem.x, width) &&
-        fits(problem.out, width)) {
-      return width;
-    }
+    if (splits_into(width, bytes, {problem.r, problem.x, problem.out})) return width;
   }
   return 0;
 }
@@ -459,32 +432,25 @@ cudaError_t run_vectors(const Problem& problem, void* workspace, cudaStream_t st
 
 }  // namespace
 
-bool has_cuda() {
-  return true;
-}
-
 Status run_cuda(const Problem& problem, void* workspace, std::size_t workspace_size, void* stream) {
-  if (problem.images == 0 || problem.channels == 0 || problem.pixels == 0) return {};
+  if (problem.empty()) return {};
   RESTORERT_RETURN_IF_ERROR(
       check_workspace_memory(kName, workspace, workspace_size, cuda_workspace_size(problem)));
-  const DeviceGuard guard(problem.device_index);
-  if (guard.error() != cudaSuccess) {
-    return cuda_status(kName, "selecting the CUDA device", guard.error());
-  }
   auto* cuda_stream = static_cast<cudaStream_t>(stream);
-  const cudaError_t error = dispatch_floating(problem.dtype, cudaErrorInvalidValue, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    constexpr int kWidest = static_cast<int>(kVectorBytes / sizeof(T));
-    switch (vector_bytes(problem)) {
-      case kVectorBytes:
-        return run_vectors<T, kWidest>(problem, workspace, cuda_stream);
-      case kVectorBytes / 2:
-        return run_vectors<T, kWidest / 2>(problem, workspace, cuda_stream);
-      default:
-        return run_vectors<T, 1>(problem, workspace, cuda_stream);
-    }
+  return launch_on(kName, problem.device_index, [&] {
+    return dispatch_floating(problem.dtype, cudaErrorInvalidValue, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      constexpr int kWidest = static_cast<int>(kVectorBytes / sizeof(T));
+      switch (vector_bytes(problem)) {
+        case kVectorBytes:
+          return run_vectors<T, kWidest>(problem, workspace, cuda_stream);
+        case kVectorBytes / 2:
+          return run_vectors<T, kWidest / 2>(problem, workspace, cuda_stream);
+        default:
+          return run_vectors<T, 1>(problem, workspace, cuda_stream);
+      }
+    });
   });
-  return cuda_status(kName, "launching the CUDA kernels", error);
 }
 
 }  // namespace restorert::channel_attention

@@ -17,8 +17,8 @@
 #include "core/dispatch.h"
 #include "core/exponential.h"
 #include "core/macros.h"
+#include "core/picture.h"
 #include "core/status.h"
-#include "core/tensor_view.h"
 
 namespace restorert::conv_lstm_gates {
 
@@ -33,36 +33,29 @@ struct Arguments {
   double forget_bias = kDefaultForgetBias;  // any finite number
 };
 
-// Arguments that have been checked: what CPU and CUDA code take.
-//
-// Both layouts are rows of four gates: an image in NCHW, a pixel in NHWC. Row r has i, j, f and o
-// one after the other at gates + 4 * r * columns, `columns` elements each, and the other tensors'
-// elements at r * columns.
-struct Problem {
-  std::int64_t rows = 0;               // N, or N * H * W
-  std::int64_t columns = 0;            // C * H * W, or C
-  DType dtype = DType::kFloat32;       // of gates and hidden
+// Arguments that have been checked. The picture is the cell's, its dtype that of gates and hidden.
+struct Problem : Picture {
   DType cell_dtype = DType::kFloat32;  // of cell and next_cell: dtype or fp32
   const void* gates = nullptr;
   const void* cell = nullptr;
   void* hidden = nullptr;
   void* next_cell = nullptr;
   float forget_bias = kDefaultForgetBias;
-  int device_index = -1;  // CUDA device; -1 is the current one
+
+  // Both layouts are rows of four gates: an image in NCHW, a pixel in NHWC. Row r has i, j, f and o
+  // one after the other at gates + 4 * r * columns, `columns` elements each, and the other tensors'
+  // elements at r * columns.
+  std::int64_t rows() const { return layout == Layout::kNCHW ? images : images * pixels; }
+  std::int64_t columns() const { return layout == Layout::kNCHW ? channels * pixels : channels; }
 };
 
-// Checks everything that can be checked without touching the data, and fills `problem`.
+// half_instance_norm.h says what each of these promises.
 Status check(const Arguments& arguments, Problem* problem);
-
-// Computes on the calling thread and OpenMP's. Elements are independent of each other.
 void run_cpu(const Problem& problem);
-
-// True where this build holds the CUDA kernels.
-bool has_cuda();
-
-// Enqueues the kernel on `stream` (a cudaStream_t) and returns: no workspace, no allocation, no
-// synchronisation.
-Status run_cuda(const Problem& problem, void* stream);
+constexpr std::size_t cuda_workspace_size(const Problem& /*problem*/) {
+  return 0;
+}
+Status run_cuda(const Problem& problem, void* workspace, std::size_t workspace_size, void* stream);
 
 // ---- scalar mathematics shared by host and device ----
 

@@ -4,20 +4,6 @@
 #include "ops/conv_lstm_gates/conv_lstm_gates.h"
 
 namespace restorert::conv_lstm_gates {
-namespace {
-
-Status check_dtype(const Argument& argument, const Argument& reference, bool float32_too) {
-  const TensorView& view = argument.view;
-  if (view.dtype == reference.view.dtype) return {};
-  if (float32_too && view.dtype == DType::kFloat32) return {};
-  std::string expected = reference.view.dtype_name;
-  if (float32_too && expected != "float32") expected = "float32 or " + expected;
-  return {StatusCode::kUnsupportedDType, std::string(kName) + ": argument '" + argument.name +
-                                             "' has dtype " + view.dtype_name + "; expected " +
-                                             expected + ", the dtype of '" + reference.name + "'"};
-}
-
-}  // namespace
 
 Status check(const Arguments& arguments, Problem* problem) {
   const Argument gates{"gates", arguments.gates};
@@ -38,9 +24,9 @@ Status check(const Arguments& arguments, Problem* problem) {
                                           "a quarter of the channels of 'gates'"));
     RESTORERT_RETURN_IF_ERROR(check_same_device(kName, argument, gates));
   }
-  RESTORERT_RETURN_IF_ERROR(check_dtype(cell, gates, true));
-  RESTORERT_RETURN_IF_ERROR(check_dtype(hidden, gates, false));
-  RESTORERT_RETURN_IF_ERROR(check_dtype(next_cell, cell, false));
+  RESTORERT_RETURN_IF_ERROR(check_dtype(kName, cell, gates, true));
+  RESTORERT_RETURN_IF_ERROR(check_dtype(kName, hidden, gates, false));
+  RESTORERT_RETURN_IF_ERROR(check_dtype(kName, next_cell, cell, false));
   Layout layout = Layout::kNCHW;
   RESTORERT_RETURN_IF_ERROR(check_one_layout(kName, {gates, cell, hidden, next_cell}, &layout));
   RESTORERT_RETURN_IF_ERROR(check_in_place_or_disjoint(kName, next_cell, cell));
@@ -51,14 +37,7 @@ Status check(const Arguments& arguments, Problem* problem) {
   RESTORERT_RETURN_IF_ERROR(check_number(kName, "forget_bias", arguments.forget_bias,
                                          -std::numeric_limits<double>::infinity()));
 
-  *problem = Problem{};
-  if (element_count(arguments.cell) > 0) {
-    // Only now: the product of the other sizes may overflow where one is 0.
-    const std::int64_t pixels = x.shape[2] * x.shape[3];
-    const bool planes = layout == Layout::kNCHW;
-    problem->rows = planes ? x.shape[0] : x.shape[0] * pixels;
-    problem->columns = planes ? x.shape[1] / 4 * pixels : x.shape[1] / 4;
-  }
+  *problem = {picture_of(arguments.cell, layout)};
   problem->dtype = x.dtype;
   problem->cell_dtype = arguments.cell.dtype;
   problem->gates = x.data;
@@ -66,7 +45,6 @@ Status check(const Arguments& arguments, Problem* problem) {
   problem->hidden = arguments.hidden.data;
   problem->next_cell = arguments.next_cell.data;
   problem->forget_bias = static_cast<float>(arguments.forget_bias);
-  problem->device_index = x.device_index;
   return {};
 }
 

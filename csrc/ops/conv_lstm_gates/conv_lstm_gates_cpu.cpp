@@ -1,11 +1,8 @@
 // The gates of a convolutional LSTM on the CPU: one plain fp32 loop that the compiler vectorises,
 // over tiles that stay in the L1 cache. fp16 and bf16 are converted tile by tile.
 #include <algorithm>
-#include <type_traits>
 
-#include "core/convert.h"
-#include "core/parallel.h"
-#include "core/stream_store.h"
+#include "core/loops.h"
 #include "ops/conv_lstm_gates/conv_lstm_gates.h"
 
 namespace restorert::conv_lstm_gates {
@@ -13,7 +10,6 @@ namespace {
 
 constexpr std::int64_t kTile = 512;          // elements of one gate; seven such runs are 14 KiB
 constexpr std::int64_t kBlock = 32 * kTile;  // elements; the unit of work of a thread
-constexpr std::int64_t kStreamBytes = std::int64_t{32} << 20;  // outputs from here on are streamed
 constexpr std::int64_t kSerial = 8 * kTile;  // below this many elements, threads cost more
 
 // `rows` rows of the four gates, which lie `gate_stride` elements apart and begin anew every
@@ -40,9 +36,6 @@ RESTORERT_MULTIVERSION void step_rows(const float* __restrict__ gates, std::int6
   }
 }
 
-template <typename T>
-constexpr bool kIsFloat = std::is_same_v<T, float>;
-
 // Room for one tile's fp32 numbers and results; one number where nothing is converted.
 template <typename T, typename CellT>
 struct Scratch {
@@ -54,19 +47,6 @@ struct Scratch {
   alignas(64) CellT narrow_cell[kIsFloat<CellT> ? 1 : kTile];
 };
 
-// fp32 results to their place, past the caches with `stream`. `tile` is room for narrowed ones.
-template <typename T>
-void put(const float* from, std::int64_t count, bool stream, T* tile, T* to) {
-  if constexpr (kIsFloat<T>) {
-    if (stream) stream_copy(to, from, static_cast<std::size_t>(count) * sizeof(T));
-  } else if (stream) {
-    narrow(from, count, tile);
-    stream_copy(to, tile, static_cast<std::size_t>(count) * sizeof(T));
-  } else {
-    narrow(from, count, to);
-  }
-}
-
 // A tile: `rows` whole rows, or a part of one. `at` is its first element in the dense tensors.
 template <typename T, typename CellT>
 void run_tile(const Problem& problem, Scratch<T, CellT>& scratch, bool stream, const T* gates,
@@ -76,26 +56,18 @@ void run_tile(const Problem& problem, Scratch<T, CellT>& scratch, bool stream, c
   auto* next_cell = static_cast<CellT*>(problem.next_cell) + at;
   const std::int64_t count = rows * columns;
 
-  const std::int64_t row_stride = 4 * problem.columns;
-  std::int64_t gate_stride = problem.columns;
-  const float* wide_gates = nullptr;
-  const float* wide_cell = nullptr;
+  std::int64_t gate_stride = problem.columns();
+  const std::int64_t row_stride = 4 * gate_stride;
+  const float* wide_gates = scratch.gates;
   if constexpr (kIsFloat<T>) {
     wide_gates = gates;
-  } else if (columns == problem.columns) {
+  } else if (columns == gate_stride) {
     widen(gates, 1, 0, 4 * count, scratch.gates);
-    wide_gates = scratch.gates;
   } else {
-    widen(gates, 4, problem.columns, columns, scratch.gates);
-    wide_gates = scratch.gates;
+    widen(gates, 4, gate_stride, columns, scratch.gates);
     gate_stride = columns;
   }
-  if constexpr (kIsFloat<CellT>) {
-    wide_cell = cell;
-  } else {
-    widen(cell, 1, 0, count, scratch.cell);
-    wide_cell = scratch.cell;
-  }
+  const float* wide_cell = as_floats(cell, count, scratch.cell);
 
   float* hidden_to = scratch.hidden;
   float* cell_to = scratch.next_cell;
@@ -110,23 +82,22 @@ void run_tile(const Problem& problem, Scratch<T, CellT>& scratch, bool stream, c
 template <typename T, typename CellT>
 void run(const Problem& problem) {
   const auto* gates = static_cast<const T*>(problem.gates);
-  const std::int64_t columns = problem.columns;
-  const std::int64_t elements = problem.rows * columns;
-  const bool stream =
-      kHasStreamStores &&
-      elements * static_cast<std::int64_t>(sizeof(T) + sizeof(CellT)) >= kStreamBytes;
+  const std::int64_t rows = problem.rows();
+  const std::int64_t columns = problem.columns();
+  const std::int64_t elements = rows * columns;
+  const bool stream = is_streamed(elements * static_cast<std::int64_t>(sizeof(T) + sizeof(CellT)));
   // Short rows: several in a tile of at most kTile elements, and a block of work is whole rows.
   // Long ones are cut.
   const std::int64_t tile_rows = std::max<std::int64_t>(1, kTile / columns);
   const std::int64_t tile_columns = std::min(columns, kTile);
   const std::int64_t block_rows = std::max<std::int64_t>(1, kBlock / columns);
   const std::int64_t block_columns = std::min(columns, kBlock);
-  const std::int64_t blocks_a_row = (columns + block_columns - 1) / block_columns;
-  const std::int64_t row_blocks = (problem.rows + block_rows - 1) / block_rows;
+  const std::int64_t blocks_a_row = ceil_div(columns, block_columns);
+  const std::int64_t row_blocks = ceil_div(rows, block_rows);
   parallel_for(row_blocks * blocks_a_row, elements >= kSerial, [&](std::int64_t item, int) {
     Scratch<T, CellT> scratch;
     const std::int64_t first_row = item / blocks_a_row * block_rows;
-    const std::int64_t last_row = std::min(first_row + block_rows, problem.rows);
+    const std::int64_t last_row = std::min(first_row + block_rows, rows);
     const std::int64_t first_column = item % blocks_a_row * block_columns;
     const std::int64_t last_column = std::min(first_column + block_columns, columns);
     for (std::int64_t row = first_row; row < last_row; row += tile_rows) {
@@ -143,7 +114,7 @@ void run(const Problem& problem) {
 }  // namespace
 
 void run_cpu(const Problem& problem) {
-  if (problem.rows == 0 || problem.columns == 0) return;
+  if (problem.empty()) return;
   dispatch_floating(problem.dtype, false, [&](auto tag) {
     using T = typename decltype(tag)::type;
     if (problem.cell_dtype == DType::kFloat32) {

@@ -1,13 +1,11 @@
 // The gates of a convolutional LSTM on CUDA: one kernel, every element read and written once. A
 // thread takes 16 bytes of each gate and the elements of the cell that belong to them.
 #include "core/device.cuh"
+#include "core/partition.h"
 #include "ops/conv_lstm_gates/conv_lstm_gates.h"
 
 namespace restorert::conv_lstm_gates {
 namespace {
-
-constexpr int kThreads = 256;
-constexpr std::int64_t kVectorBytes = 16;
 
 // V elements of type T as fp32, in loads of at most 16 bytes.
 template <typename T, int V>
@@ -73,51 +71,42 @@ cudaError_t run_vectors(const Problem& problem, cudaStream_t stream) {
   const auto* cell = static_cast<const CellT*>(problem.cell);
   auto* hidden = static_cast<T*>(problem.hidden);
   auto* next_cell = static_cast<CellT*>(problem.next_cell);
-  const std::int64_t items = problem.rows * (problem.columns / V);
-  const std::int64_t blocks = (items + kThreads - 1) / kThreads;
+  const std::int64_t rows = problem.rows();
+  const std::int64_t columns = problem.columns();
+  const std::int64_t blocks = ceil_div(rows * (columns / V), kThreads);
   // Offsets go up to four times the elements, and the loop's counter one grid past them.
-  if (problem.rows * problem.columns < (std::int64_t{1} << 29)) {
+  if (rows * columns < (std::int64_t{1} << 29)) {
     return launch(step_elements<T, CellT, V, unsigned>, blocks, kThreads, stream, gates, cell,
-                  hidden, next_cell, static_cast<unsigned>(problem.rows),
-                  static_cast<unsigned>(problem.columns), problem.forget_bias);
+                  hidden, next_cell, static_cast<unsigned>(rows), static_cast<unsigned>(columns),
+                  problem.forget_bias);
   }
   return launch(step_elements<T, CellT, V, std::int64_t>, blocks, kThreads, stream, gates, cell,
-                hidden, next_cell, problem.rows, problem.columns, problem.forget_bias);
-}
-
-bool aligned(const void* address) {
-  return reinterpret_cast<std::uintptr_t>(address) % kVectorBytes == 0;
+                hidden, next_cell, rows, columns, problem.forget_bias);
 }
 
 template <typename T, typename CellT>
 cudaError_t run(const Problem& problem, cudaStream_t stream) {
   constexpr int kLanes = static_cast<int>(kVectorBytes / sizeof(T));
-  const bool vectors = problem.columns % kLanes == 0 && aligned(problem.gates) &&
-                       aligned(problem.cell) && aligned(problem.hidden) &&
-                       aligned(problem.next_cell);
+  const bool vectors =
+      splits_into(kVectorBytes, problem.columns() * sizeof(T),
+                  {problem.gates, problem.cell, problem.hidden, problem.next_cell});
   return vectors ? run_vectors<T, CellT, kLanes>(problem, stream)
                  : run_vectors<T, CellT, 1>(problem, stream);
 }
 
 }  // namespace
 
-bool has_cuda() {
-  return true;
-}
-
-Status run_cuda(const Problem& problem, void* stream) {
-  if (problem.rows == 0 || problem.columns == 0) return {};
-  const DeviceGuard guard(problem.device_index);
-  if (guard.error() != cudaSuccess) {
-    return cuda_status(kName, "selecting the CUDA device", guard.error());
-  }
+Status run_cuda(const Problem& problem, void* /*workspace*/, std::size_t /*workspace_size*/,
+                void* stream) {
+  if (problem.empty()) return {};
   auto* cuda_stream = static_cast<cudaStream_t>(stream);
-  const cudaError_t error = dispatch_floating(problem.dtype, cudaErrorInvalidValue, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    return problem.cell_dtype == DType::kFloat32 ? run<T, float>(problem, cuda_stream)
-                                                 : run<T, T>(problem, cuda_stream);
+  return launch_on(kName, problem.device_index, [&] {
+    return dispatch_floating(problem.dtype, cudaErrorInvalidValue, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      return problem.cell_dtype == DType::kFloat32 ? run<T, float>(problem, cuda_stream)
+                                                   : run<T, T>(problem, cuda_stream);
+    });
   });
-  return cuda_status(kName, "launching the CUDA kernel", error);
 }
 
 }  // namespace restorert::conv_lstm_gates

@@ -17,8 +17,8 @@
 #include "core/macros.h"
 #include "core/moments.h"
 #include "core/partition.h"
+#include "core/picture.h"
 #include "core/status.h"
-#include "core/tensor_view.h"
 
 namespace restorert::half_instance_norm {
 
@@ -35,13 +35,8 @@ struct Arguments {
   double negative_slope = kDefaultNegativeSlope;  // any finite number
 };
 
-// Arguments that have been checked: what CPU and CUDA code take.
-struct Problem {
-  std::int64_t images = 0;    // N
-  std::int64_t channels = 0;  // C, even
-  std::int64_t pixels = 0;    // H * W
-  DType dtype = DType::kFloat32;
-  Layout layout = Layout::kNCHW;
+// Arguments that have been checked: what CPU and CUDA code take. The picture is x.
+struct Problem : Picture {
   const void* x = nullptr;
   const void* weight = nullptr;
   const void* bias = nullptr;
@@ -50,7 +45,6 @@ struct Problem {
   void* out = nullptr;
   float eps = kDefaultEps;
   float negative_slope = kDefaultNegativeSlope;
-  int device_index = -1;  // CUDA device; -1 is the current one
 };
 
 // Checks everything that can be checked without touching the data, and fills `problem`.
@@ -62,15 +56,8 @@ Status check(const Arguments& arguments, Problem* problem);
 // The checks of x alone, for whoever only asks for the workspace.
 Status check_input(const TensorView& x);
 
-// Shape and dtype of `x` as a Problem without pointers, once check_input has passed. The layout is
-// NHWC only where the strides cannot be read as NCHW.
-Problem describe(const TensorView& x);
-
 // Computes on the calling thread and OpenMP's. The result does not depend on the number of threads.
 void run_cpu(const Problem& problem);
-
-// True where this build holds the CUDA kernels.
-bool has_cuda();
 
 // Bytes of device memory that run_cuda needs, for this layout; 0 for an empty problem. Never less
 // for a larger number of images or pixels, so the size for the largest shape serves all smaller
@@ -80,7 +67,7 @@ std::size_t cuda_workspace_size(const Problem& problem);
 // Enqueues the kernels on `stream` (a cudaStream_t) and returns: no allocation, no synchronisation,
 // no atomics on floats, so it can be captured in a graph and repeats bit for bit. `workspace` is
 // 16-byte aligned device memory of at least cuda_workspace_size bytes that nothing else uses until
-// the kernels are done.
+// the kernels are done. A build without the CUDA toolkit has core/no_cuda.cpp in place of this.
 Status run_cuda(const Problem& problem, void* workspace, std::size_t workspace_size, void* stream);
 
 // ---- scalar mathematics shared by host and device ----

@@ -14,21 +14,6 @@ Status check_input(const TensorView& x) {
   return {};
 }
 
-Problem describe(const TensorView& x) {
-  Problem problem;
-  problem.images = x.shape[0];
-  problem.channels = x.shape[1];
-  problem.pixels = x.shape[2] * x.shape[3];
-  if (element_count(x) == 0) {
-    // The product of the other sizes may overflow; an empty problem needs none of them.
-    problem.images = problem.channels = problem.pixels = 0;
-  }
-  problem.dtype = x.dtype;
-  problem.layout = has_layout(x, Layout::kNCHW) ? Layout::kNCHW : Layout::kNHWC;
-  problem.device_index = x.device_index;
-  return problem;
-}
-
 Status check(const Arguments& arguments, Problem* problem) {
   const Argument x{"x", arguments.x};
   const Argument weight{"weight", arguments.weight};
@@ -46,8 +31,7 @@ Status check(const Arguments& arguments, Problem* problem) {
   RESTORERT_RETURN_IF_ERROR(check_number(kName, "negative_slope", arguments.negative_slope,
                                          -std::numeric_limits<double>::infinity()));
 
-  *problem = describe(arguments.x);
-  problem->layout = layout;
+  *problem = {picture_of(arguments.x, layout)};
   problem->x = arguments.x.data;
   problem->weight = arguments.weight.data;
   problem->bias = arguments.bias.data;
@@ -60,7 +44,7 @@ Status check(const Arguments& arguments, Problem* problem) {
 }
 
 std::size_t cuda_workspace_size(const Problem& problem) {
-  if (problem.images == 0 || problem.channels == 0 || problem.pixels == 0) return 0;
+  if (problem.empty()) return 0;
   constexpr std::int64_t kPartialBytes = 16;  // reference, mean, m2, count
   constexpr std::int64_t kAffineBytes = 12;   // mean, scale, shift
   const auto item_bytes = static_cast<std::int64_t>(item_size(problem.dtype));

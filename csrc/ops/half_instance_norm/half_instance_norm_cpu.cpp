@@ -5,13 +5,9 @@
 // mean and for the squares around it, and chunks are merged in double precision by Chan's formula
 // in an order that depends on the shape alone.
 #include <algorithm>
-#include <cstring>
-#include <type_traits>
 #include <vector>
 
-#include "core/convert.h"
-#include "core/parallel.h"
-#include "core/stream_store.h"
+#include "core/loops.h"
 #include "ops/half_instance_norm/half_instance_norm.h"
 
 namespace restorert::half_instance_norm {
@@ -21,17 +17,6 @@ constexpr std::int64_t kChunk = 4096;         // elements; 16 KiB in fp32, half 
 constexpr std::int64_t kBlock = 64 * kChunk;  // elements; the unit of work when a plane is shared
 constexpr std::int64_t kPixelBlock = 4096;    // pixels; the same for channels-last
 constexpr std::int64_t kTile = 2048;          // elements written at once
-constexpr std::int64_t kStreamBytes = std::int64_t{32} << 20;  // outputs from here on are streamed
-constexpr std::int64_t kSerialBytes = std::int64_t{64} << 10;  // below this, threads cost more
-
-std::size_t as_size(std::int64_t count) {
-  return static_cast<std::size_t>(count);
-}
-
-std::int64_t byte_count(const Problem& problem) {
-  return problem.images * problem.channels * problem.pixels *
-         static_cast<std::int64_t>(item_size(problem.dtype));
-}
 
 struct ChunkSums {
   float mean;     // a rounded mean
@@ -39,25 +24,8 @@ struct ChunkSums {
   float squares;  // sum of (x - mean)^2
 };
 
-// Four running sums hide the latency of the additions.
 RESTORERT_MULTIVERSION ChunkSums sum_chunk(const float* x, std::int64_t count) {
-  const std::int64_t quarter = count / 4;
-  const float* x1 = x + quarter;
-  const float* x2 = x1 + quarter;
-  const float* x3 = x2 + quarter;
-  float s0 = 0.0F;
-  float s1 = 0.0F;
-  float s2 = 0.0F;
-  float s3 = 0.0F;
-#pragma omp simd reduction(+ : s0, s1, s2, s3)
-  for (std::int64_t i = 0; i < quarter; ++i) {
-    s0 += x[i];
-    s1 += x1[i];
-    s2 += x2[i];
-    s3 += x3[i];
-  }
-  for (std::int64_t i = 4 * quarter; i < count; ++i) s0 += x[i];
-  const float mean = ((s0 + s1) + (s2 + s3)) / static_cast<float>(count);
+  const float mean = sum_quarters(x, count) / static_cast<float>(count);
 
   float d0 = 0.0F;
   float d1 = 0.0F;
@@ -117,16 +85,10 @@ Real corrected_m2(Real squares, Real shift, Real around) {
 template <typename T>
 Moments<double> block_moments(const T* x, std::int64_t count) {
   Moments<double> moments{0.0, 0.0, 0.0};
-  alignas(64) float chunk[std::is_same_v<T, float> ? 1 : kChunk];
+  alignas(64) float chunk[kIsFloat<T> ? 1 : kChunk];
   for (std::int64_t i = 0; i < count; i += kChunk) {
     const std::int64_t length = std::min(kChunk, count - i);
-    ChunkSums sums{};
-    if constexpr (std::is_same_v<T, float>) {
-      sums = sum_chunk(x + i, length);
-    } else {
-      widen(x + i, 1, 0, length, chunk);
-      sums = sum_chunk(chunk, length);
-    }
+    const ChunkSums sums = sum_chunk(as_floats(x + i, length, chunk), length);
     const auto n = static_cast<double>(length);
     const double around = sums.around;
     const double shift = around / n;
@@ -156,7 +118,7 @@ void transform_span(const T* x, T* out, std::int64_t count, std::int64_t step, b
   for (std::int64_t i = 0; i < count; i += step) {
     const std::int64_t length = std::min(step, count - i);
     T* target = stream ? tile : out + i;
-    if constexpr (std::is_same_v<T, float>) {
+    if constexpr (kIsFloat<T>) {
       function(x + i, target, length);
     } else {
       widen(x + i, 1, 0, length, wide);
@@ -178,8 +140,8 @@ void run_planes(const Problem& problem) {
   const std::int64_t half = problem.channels / 2;
   const std::int64_t normalised = problem.images * half;
   const std::int64_t blocks = ceil_div(pixels, kBlock);
-  const bool stream = kHasStreamStores && byte_count(problem) >= kStreamBytes;
-  const bool parallel = byte_count(problem) >= kSerialBytes;
+  const bool stream = is_streamed(problem.bytes());
+  const bool parallel = problem.bytes() >= kSerialBytes;
   // Plane `p` of the normalised ones, then of the others.
   const auto offset = [&](std::int64_t p) {
     const bool first = p < normalised;
@@ -327,11 +289,9 @@ RESTORERT_MULTIVERSION void merge_pixels(const float* __restrict__ x, std::int64
 #pragma omp simd
   for (std::int64_t k = 0; k < half; ++k) {
     const double shift = static_cast<double>(around[k]) * inverse;
-    const double delta = static_cast<double>(means[k]) + shift - mean[k];
     const double own =
         corrected_m2(static_cast<double>(squares[k]), shift, static_cast<double>(around[k]));
-    mean[k] += delta * share;
-    m2[k] += own + delta * delta * weight;
+    m2[k] += own + merge_means(mean[k], static_cast<double>(means[k]) + shift, share, weight);
   }
 }
 
@@ -342,7 +302,7 @@ void run_pixels(const Problem& problem) {
   const std::int64_t channels = problem.channels;
   const std::int64_t half = channels / 2;
   const std::int64_t pixels = problem.pixels;
-  const bool parallel = byte_count(problem) >= kSerialBytes;
+  const bool parallel = problem.bytes() >= kSerialBytes;
   // Chunks of about 8 KiB of fp32: only every second half-pixel is read, which leaves half of the
   // cache's sets unused. At most 256 pixels, because an fp32 sum loses digits as it grows.
   const std::int64_t chunk = std::clamp<std::int64_t>(kTile / half, 4, 256);
@@ -351,7 +311,7 @@ void run_pixels(const Problem& problem) {
   const std::int64_t blocks = ceil_div(pixels, block);
 
   std::vector<double> partial(as_size(problem.images * blocks * 2 * half));  // means, then m2
-  const std::int64_t room = 3 * half + (std::is_same_v<T, float> ? 0 : chunk * half);
+  const std::int64_t room = 3 * half + (kIsFloat<T> ? 0 : chunk * half);
   std::vector<float> scratch(as_size(max_threads() * room));
   parallel_for(problem.images * blocks, parallel, [&](std::int64_t item, int worker) {
     float* sums = scratch.data() + worker * room;
@@ -362,7 +322,7 @@ void run_pixels(const Problem& problem) {
       const std::int64_t length = std::min(chunk, end - p);
       const T* from = x + ((item / blocks) * pixels + p) * channels;
       const auto before = static_cast<double>(p - begin);
-      if constexpr (std::is_same_v<T, float>) {
+      if constexpr (kIsFloat<T>) {
         merge_pixels(from, length, channels, half, before, mean, mean + half, sums);
       } else {
         float* wide = sums + 3 * half;
@@ -398,7 +358,7 @@ void run_pixels(const Problem& problem) {
     }
   }
 
-  const bool stream = kHasStreamStores && byte_count(problem) >= kStreamBytes;
+  const bool stream = is_streamed(problem.bytes());
   parallel_for(problem.images * blocks, parallel, [&](std::int64_t item, int) {
     const std::int64_t n = item / blocks;
     const float* affine = affines.data() + n * 3 * period;
@@ -434,7 +394,7 @@ void run_pixels(const Problem& problem) {
 }  // namespace
 
 void run_cpu(const Problem& problem) {
-  if (problem.images == 0 || problem.channels == 0 || problem.pixels == 0) return;
+  if (problem.empty()) return;
   dispatch_floating(problem.dtype, false, [&](auto tag) {
     using T = typename decltype(tag)::type;
     if (problem.layout == Layout::kNCHW) {

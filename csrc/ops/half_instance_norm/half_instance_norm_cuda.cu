@@ -284,9 +284,7 @@ __global__ void __launch_bounds__(kThreads, 2)
               batch_m2 = fmaf(distance, distance, batch_m2);
             }
           }
-          const float delta = batch_mean - mean[j];
-          mean[j] += delta * share;
-          m2[j] += batch_m2 + delta * delta * weight;
+          m2[j] += batch_m2 + merge_means(mean[j], batch_mean, share, weight);
         }
       }
     }
@@ -311,9 +309,7 @@ __global__ void __launch_bounds__(kThreads, 2)
         shared_count[tid] = count;
 #pragma unroll
         for (int j = 0; j < V; ++j) {
-          const float delta = shared_mean[j][other] - mean[j];
-          mean[j] += delta * share;
-          m2[j] += shared_m2[j][other] + delta * delta * weight;
+          m2[j] += shared_m2[j][other] + merge_means(mean[j], shared_mean[j][other], share, weight);
           shared_mean[j][tid] = mean[j];
           shared_m2[j][tid] = m2[j];
         }
@@ -490,44 +486,31 @@ cudaError_t run_pixels(const Problem& problem, const Shape& shape, const Paramet
                 shape, tile, parameters.negative_slope, static_cast<const float*>(affines));
 }
 
-// Whether every line (a plane, or the normalised channels of a pixel) splits into 16-byte vectors.
-bool vectorises(const Problem& problem, const Shape& shape) {
-  const auto lanes = kVectorBytes / static_cast<std::int64_t>(item_size(problem.dtype));
-  const std::int64_t line = problem.layout == Layout::kNCHW ? shape.pixels : shape.half;
-  return line % lanes == 0 && reinterpret_cast<std::uintptr_t>(problem.x) % kVectorBytes == 0 &&
-         reinterpret_cast<std::uintptr_t>(problem.out) % kVectorBytes == 0;
-}
-
 }  // namespace
 
-bool has_cuda() {
-  return true;
-}
-
 Status run_cuda(const Problem& problem, void* workspace, std::size_t workspace_size, void* stream) {
-  if (problem.images == 0 || problem.channels == 0 || problem.pixels == 0) return {};
+  if (problem.empty()) return {};
   RESTORERT_RETURN_IF_ERROR(
       check_workspace_memory(kName, workspace, workspace_size, cuda_workspace_size(problem)));
-  const DeviceGuard guard(problem.device_index);
-  if (guard.error() != cudaSuccess) {
-    return cuda_status(kName, "selecting the CUDA device", guard.error());
-  }
   const Shape shape{problem.images, problem.channels, problem.channels / 2, problem.pixels};
   const Parameters parameters{problem.weight,     problem.bias, problem.weight_dtype,
                               problem.bias_dtype, problem.eps,  problem.negative_slope};
-  const bool vectors = vectorises(problem, shape);
+  // A plane, or the normalised channels of a pixel.
+  const std::int64_t line = problem.layout == Layout::kNCHW ? shape.pixels : shape.half;
   auto* cuda_stream = static_cast<cudaStream_t>(stream);
-  const cudaError_t error = dispatch_floating(problem.dtype, cudaErrorInvalidValue, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    constexpr int kLanes = static_cast<int>(kVectorBytes / sizeof(T));
-    if (problem.layout == Layout::kNCHW) {
-      return vectors ? run_planes<T, kLanes>(problem, shape, parameters, workspace, cuda_stream)
-                     : run_planes<T, 1>(problem, shape, parameters, workspace, cuda_stream);
-    }
-    return vectors ? run_pixels<T, kLanes>(problem, shape, parameters, workspace, cuda_stream)
-                   : run_pixels<T, 1>(problem, shape, parameters, workspace, cuda_stream);
+  return launch_on(kName, problem.device_index, [&] {
+    return dispatch_floating(problem.dtype, cudaErrorInvalidValue, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      constexpr int kLanes = static_cast<int>(kVectorBytes / sizeof(T));
+      const bool vectors = splits_into(kVectorBytes, line * sizeof(T), {problem.x, problem.out});
+      if (problem.layout == Layout::kNCHW) {
+        return vectors ? run_planes<T, kLanes>(problem, shape, parameters, workspace, cuda_stream)
+                       : run_planes<T, 1>(problem, shape, parameters, workspace, cuda_stream);
+      }
+      return vectors ? run_pixels<T, kLanes>(problem, shape, parameters, workspace, cuda_stream)
+                     : run_pixels<T, 1>(problem, shape, parameters, workspace, cuda_stream);
+    });
   });
-  return cuda_status(kName, "launching the CUDA kernels", error);
 }
 
 }  // namespace restorert::half_instance_norm

@@ -15,8 +15,8 @@
 #include "core/dispatch.h"
 #include "core/macros.h"
 #include "core/partition.h"
+#include "core/picture.h"
 #include "core/status.h"
-#include "core/tensor_view.h"
 
 namespace restorert::layer_norm_2d {
 
@@ -31,13 +31,8 @@ struct Arguments {
   double eps = kDefaultEps;  // >= 0, added to the variance
 };
 
-// Arguments that have been checked: what CPU and CUDA code take.
-struct Problem {
-  std::int64_t images = 0;    // N
-  std::int64_t channels = 0;  // C
-  std::int64_t pixels = 0;    // H * W
-  DType dtype = DType::kFloat32;
-  Layout layout = Layout::kNCHW;
+// Arguments that have been checked. The picture is x.
+struct Problem : Picture {
   const void* x = nullptr;
   const void* weight = nullptr;
   const void* bias = nullptr;
@@ -45,24 +40,15 @@ struct Problem {
   DType bias_dtype = DType::kFloat32;
   void* out = nullptr;
   float eps = kDefaultEps;
-  int device_index = -1;  // CUDA device; -1 is the current one
 };
 
-// Checks everything that can be checked without touching the data, and fills `problem`.
+// half_instance_norm.h says what each of these promises.
 Status check(const Arguments& arguments, Problem* problem);
-
-// The checks of x alone.
-Status check_input(const TensorView& x);
-
-// Computes on the calling thread and OpenMP's. The result does not depend on the number of threads.
 void run_cpu(const Problem& problem);
-
-// True where this build holds the CUDA kernels.
-bool has_cuda();
-
-// Enqueues the kernel on `stream` (a cudaStream_t) and returns: no workspace, no allocation, no
-// synchronisation, no atomics, so it can be captured in a graph and repeats bit for bit.
-Status run_cuda(const Problem& problem, void* stream);
+constexpr std::size_t cuda_workspace_size(const Problem& /*problem*/) {
+  return 0;
+}
+Status run_cuda(const Problem& problem, void* workspace, std::size_t workspace_size, void* stream);
 
 // ---- scalar mathematics shared by host and device ----
 

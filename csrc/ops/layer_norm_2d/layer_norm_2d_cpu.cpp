@@ -8,12 +8,9 @@
 // The first pass gives a rounded mean; the second sums the distances from it, which corrects it,
 // and their squares.
 #include <algorithm>
-#include <type_traits>
 #include <vector>
 
-#include "core/convert.h"
-#include "core/parallel.h"
-#include "core/stream_store.h"
+#include "core/loops.h"
 #include "ops/layer_norm_2d/layer_norm_2d.h"
 
 namespace restorert::layer_norm_2d {
@@ -24,8 +21,6 @@ constexpr std::int64_t kTileElements = 65536;  // about: 256 KiB in fp32, a quar
 constexpr std::int64_t kFewChannels = 16;      // NHWC with fewer runs as planes, transposed
 constexpr std::int64_t kRunElements = 2048;    // NHWC: about 8 KiB in fp32, well within an L1 cache
 constexpr std::int64_t kMaxRun = 256;          // NHWC: pixels in a run
-constexpr std::int64_t kStreamBytes = std::int64_t{32} << 20;  // outputs from here on are streamed
-constexpr std::int64_t kSerialBytes = std::int64_t{64} << 10;  // below this, threads cost more
 
 #if defined(__GNUC__)
 #define RESTORERT_PREFETCH(address) __builtin_prefetch(address)
@@ -34,13 +29,6 @@ constexpr std::int64_t kSerialBytes = std::int64_t{64} << 10;  // below this, th
 #endif
 
 constexpr std::int64_t kLanes = 16;  // elements in a cache line
-
-template <typename T>
-inline constexpr bool kIsFloat = std::is_same_v<T, float>;
-
-std::size_t as_size(std::int64_t count) {
-  return static_cast<std::size_t>(count);
-}
 
 // Statistics of up to kMaxPixels pixels, as Norm.
 struct Norms {
@@ -187,25 +175,6 @@ std::vector<float> parameters_of(const Problem& problem) {
   return values;
 }
 
-std::int64_t byte_count(const Problem& problem) {
-  return problem.images * problem.channels * problem.pixels *
-         static_cast<std::int64_t>(item_size(problem.dtype));
-}
-
-// Writes `count` fp32 results to their place: narrowed, and past the caches with `stream`. `from`
-// may already be the place itself.
-template <typename T>
-void put(const float* from, std::int64_t count, bool stream, T* room, T* to) {
-  if constexpr (kIsFloat<T>) {
-    if (stream) stream_copy(to, from, as_size(count) * sizeof(T));
-  } else if (stream) {
-    narrow(from, count, room);
-    stream_copy(to, room, as_size(count) * sizeof(T));
-  } else {
-    narrow(from, count, to);
-  }
-}
-
 std::int64_t pixels_of_tile(std::int64_t channels) {
   return std::clamp<std::int64_t>(kTileElements / channels / 16 * 16, 16, kMaxPixels);
 }
@@ -219,12 +188,12 @@ void run_planes(const Problem& problem) {
   const std::vector<float> parameters = parameters_of(problem);
   const float* weight = parameters.data();
   const float* bias = weight + channels;
-  const bool stream = kHasStreamStores && byte_count(problem) >= kStreamBytes;
+  const bool stream = is_streamed(problem.bytes());
   const std::int64_t width = std::min(pixels, pixels_of_tile(channels));
   const std::int64_t tiles = ceil_div(pixels, width);
   const std::int64_t room = channels * width;
   std::vector<float> scratch(as_size(max_threads() * room));
-  parallel_for(problem.images * tiles, byte_count(problem) >= kSerialBytes,
+  parallel_for(problem.images * tiles, problem.bytes() >= kSerialBytes,
                [&](std::int64_t item, int worker) {
                  float* tile = scratch.data() + worker * room;
                  const std::int64_t first = item % tiles * width;
@@ -366,7 +335,7 @@ void run_pixels(const Problem& problem) {
   const std::vector<float> parameters = parameters_of(problem);
   const float* weight = parameters.data();
   const float* bias = weight + channels;
-  const bool stream = kHasStreamStores && byte_count(problem) >= kStreamBytes;
+  const bool stream = is_streamed(problem.bytes());
   const std::int64_t run = std::clamp<std::int64_t>(kRunElements / channels, 4, kMaxRun);
   constexpr std::int64_t kRunsInBlock = 16;  // the unit of work
   const std::int64_t block = run * kRunsInBlock;
@@ -375,41 +344,40 @@ void run_pixels(const Problem& problem) {
   const bool few = channels < kFewChannels;
   std::vector<float> scratch(as_size(max_threads() * room * (few ? 2 : 1)));
   std::vector<T> narrowed(as_size(kIsFloat<T> || !stream ? 0 : max_threads() * room));
-  parallel_for(ceil_div(pixels, block), byte_count(problem) >= kSerialBytes,
-               [&](std::int64_t item, int worker) {
-                 float* wide = scratch.data() + worker * room * (few ? 2 : 1);
-                 T* narrow_room = narrowed.empty() ? nullptr : narrowed.data() + worker * room;
-                 Norms norms;
-                 const std::int64_t end = std::min(pixels, (item + 1) * block);
-                 for (std::int64_t p = item * block; p < end; p += run) {
-                   const std::int64_t count = std::min(run, end - p);
-                   const T* source = x + p * channels;
-                   T* to = out + p * channels;
-                   const float* from = wide;
-                   float* target = wide;
-                   if constexpr (kIsFloat<T>) {
-                     from = source;
-                     if (!stream) target = to;
-                   } else {
-                     widen(source, 1, 0, count * channels, wide);
-                   }
-                   if (few) {
-                     normalise_few_channels(from, target, count, channels, weight, bias,
-                                            problem.eps, norms, wide + room);
-                   } else {
-                     normalise_pixels(from, target, count, channels, weight, bias, problem.eps,
-                                      norms);
-                   }
-                   put<T>(target, count * channels, stream, narrow_room, to);
-                 }
-                 if (stream) stream_fence();
-               });
+  parallel_for(
+      ceil_div(pixels, block), problem.bytes() >= kSerialBytes, [&](std::int64_t item, int worker) {
+        float* wide = scratch.data() + worker * room * (few ? 2 : 1);
+        T* narrow_room = narrowed.empty() ? nullptr : narrowed.data() + worker * room;
+        Norms norms;
+        const std::int64_t end = std::min(pixels, (item + 1) * block);
+        for (std::int64_t p = item * block; p < end; p += run) {
+          const std::int64_t count = std::min(run, end - p);
+          const T* source = x + p * channels;
+          T* to = out + p * channels;
+          const float* from = wide;
+          float* target = wide;
+          if constexpr (kIsFloat<T>) {
+            from = source;
+            if (!stream) target = to;
+          } else {
+            widen(source, 1, 0, count * channels, wide);
+          }
+          if (few) {
+            normalise_few_channels(from, target, count, channels, weight, bias, problem.eps, norms,
+                                   wide + room);
+          } else {
+            normalise_pixels(from, target, count, channels, weight, bias, problem.eps, norms);
+          }
+          put<T>(target, count * channels, stream, narrow_room, to);
+        }
+        if (stream) stream_fence();
+      });
 }
 
 }  // namespace
 
 void run_cpu(const Problem& problem) {
-  if (problem.images == 0 || problem.channels == 0 || problem.pixels == 0) return;
+  if (problem.empty()) return;
   dispatch_floating(problem.dtype, false, [&](auto tag) {
     using T = typename decltype(tag)::type;
     // One pixel an image is NHWC as well, and there its channels are a run.

@@ -19,12 +19,6 @@ namespace {
 constexpr unsigned kAll = 0xffffffffU;
 constexpr int kWarp = 32;
 
-struct Shape {
-  std::int64_t images;
-  std::int64_t channels;
-  std::int64_t pixels;
-};
-
 struct Parameters {
   const void* weight;
   const void* bias;
@@ -149,9 +143,7 @@ __global__ void __launch_bounds__(kMaxThreads, 512 / kMaxThreads)
 #pragma unroll
         for (int j = 0; j < V; ++j) {
           const MeanAndM2 part = pack_moments<T, V, B>(packs, j, filled, to_float(reference.v[j]));
-          const float delta = part.mean - mean[j];
-          mean[j] += delta * share;
-          m2[j] += part.m2 + delta * delta * cross;
+          m2[j] += part.m2 + merge_means(mean[j], part.mean, share, cross);
         }
         filled -= B;
       }
@@ -182,10 +174,9 @@ __global__ void __launch_bounds__(kMaxThreads, 512 / kMaxThreads)
 #pragma unroll
       for (int s = 0; s < 3; ++s) {
         if ((lanes << s) < kWarp) {
-          const float delta = __shfl_xor_sync(kAll, total.mean, lanes << s) - total.mean;
+          const float other_mean = __shfl_xor_sync(kAll, total.mean, lanes << s);
           const float other_m2 = __shfl_xor_sync(kAll, total.m2, lanes << s);
-          total.mean += delta * shares[s];
-          total.m2 += other_m2 + delta * delta * crosses[s];
+          total.m2 += other_m2 + merge_means(total.mean, other_mean, shares[s], crosses[s]);
         }
       }
       if (wide || tid % kWarp < lanes) {
@@ -449,50 +440,37 @@ cudaError_t run_pixels(const Problem& problem, const Shape& shape, const Paramet
                 tile.lanes, slab);
 }
 
-// Whether every line (a plane, or a pixel) splits into 16-byte vectors.
-bool vectorises(const Problem& problem, Layout layout) {
-  const auto lanes = kVectorBytes / static_cast<std::int64_t>(item_size(problem.dtype));
-  const std::int64_t line = layout == Layout::kNCHW ? problem.pixels : problem.channels;
-  return line % lanes == 0 && reinterpret_cast<std::uintptr_t>(problem.x) % kVectorBytes == 0 &&
-         reinterpret_cast<std::uintptr_t>(problem.out) % kVectorBytes == 0;
-}
-
 }  // namespace
 
-bool has_cuda() {
-  return true;
-}
-
-Status run_cuda(const Problem& problem, void* stream) {
-  if (problem.images == 0 || problem.channels == 0 || problem.pixels == 0) return {};
+Status run_cuda(const Problem& problem, void* /*workspace*/, std::size_t /*workspace_size*/,
+                void* stream) {
+  if (problem.empty()) return {};
   constexpr std::int64_t kMaxChannels = std::int64_t{1} << 30;  // counted in an int
   if (problem.channels > kMaxChannels) {
     return Status::invalid(std::string(kName) + ": argument 'x' has " +
                            std::to_string(problem.channels) + " channels; expected at most " +
                            std::to_string(kMaxChannels) + " on CUDA");
   }
-  const DeviceGuard guard(problem.device_index);
-  if (guard.error() != cudaSuccess) {
-    return cuda_status(kName, "selecting the CUDA device", guard.error());
-  }
   const Shape shape{problem.images, problem.channels, problem.pixels};
   const Parameters parameters{problem.weight, problem.bias, problem.weight_dtype,
                               problem.bias_dtype, problem.eps};
   // One pixel an image is NHWC as well, and there its channels are neighbours.
   const Layout layout = problem.pixels == 1 ? Layout::kNHWC : problem.layout;
-  const bool vectors = vectorises(problem, layout);
+  const std::int64_t line = layout == Layout::kNCHW ? problem.pixels : problem.channels;
   auto* cuda_stream = static_cast<cudaStream_t>(stream);
-  const cudaError_t error = dispatch_floating(problem.dtype, cudaErrorInvalidValue, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    constexpr int kLanes = static_cast<int>(kVectorBytes / sizeof(T));
-    if (layout == Layout::kNCHW) {
-      return vectors ? run_planes<T, kLanes>(problem, shape, parameters, cuda_stream)
-                     : run_planes<T, 1>(problem, shape, parameters, cuda_stream);
-    }
-    return vectors ? run_pixels<T, kLanes>(problem, shape, parameters, cuda_stream)
-                   : run_pixels<T, 1>(problem, shape, parameters, cuda_stream);
+  return launch_on(kName, problem.device_index, [&] {
+    return dispatch_floating(problem.dtype, cudaErrorInvalidValue, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      constexpr int kLanes = static_cast<int>(kVectorBytes / sizeof(T));
+      const bool vectors = splits_into(kVectorBytes, line * sizeof(T), {problem.x, problem.out});
+      if (layout == Layout::kNCHW) {
+        return vectors ? run_planes<T, kLanes>(problem, shape, parameters, cuda_stream)
+                       : run_planes<T, 1>(problem, shape, parameters, cuda_stream);
+      }
+      return vectors ? run_pixels<T, kLanes>(problem, shape, parameters, cuda_stream)
+                     : run_pixels<T, 1>(problem, shape, parameters, cuda_stream);
+    });
   });
-  return cuda_status(kName, "launching the CUDA kernel", error);
 }
 
 }  // namespace restorert::layer_norm_2d

@@ -26,8 +26,8 @@
 #include "core/dispatch.h"
 #include "core/exponential.h"
 #include "core/macros.h"
+#include "core/picture.h"
 #include "core/status.h"
-#include "core/tensor_view.h"
 
 namespace restorert::memory_read {
 
@@ -54,31 +54,20 @@ struct Stage {
   void* out = nullptr;
 };
 
-// Arguments that have been checked: what CPU and CUDA code take.
-struct Problem {
-  std::int64_t images = 0;    // N
-  std::int64_t channels = 0;  // C
-  std::int64_t pixels = 0;    // H * W
-  DType dtype = DType::kFloat32;
-  Layout layout = Layout::kNCHW;
+// Arguments that have been checked. The picture is x.
+struct Problem : Picture {
   const void* x = nullptr;
   std::array<Stage, 3> stages{};  // part, instance, semantic
   float shrink = kDefaultShrink;
-  int device_index = -1;  // CUDA device; -1 is the current one
 };
 
-// Checks everything that can be checked without touching the data, and fills `problem`.
+// half_instance_norm.h says what each of these promises.
 Status check(const Arguments& arguments, Problem* problem);
-
-// Computes on the calling thread and OpenMP's. Pixels are independent of each other.
 void run_cpu(const Problem& problem);
-
-// True where this build holds the CUDA kernels.
-bool has_cuda();
-
-// Enqueues the kernel on `stream` (a cudaStream_t) and returns: no workspace, no allocation, no
-// synchronisation.
-Status run_cuda(const Problem& problem, void* stream);
+constexpr std::size_t cuda_workspace_size(const Problem& /*problem*/) {
+  return 0;
+}
+Status run_cuda(const Problem& problem, void* workspace, std::size_t workspace_size, void* stream);
 
 // ---- shared by host and device ----
 

@@ -3,11 +3,9 @@
 // prototype, stay in the L1 cache (6 KiB for 100 prototypes).
 #include <algorithm>
 #include <limits>
-#include <type_traits>
 #include <vector>
 
-#include "core/convert.h"
-#include "core/parallel.h"
+#include "core/loops.h"
 #include "ops/memory_read/memory_read.h"
 
 namespace restorert::memory_read {
@@ -78,7 +76,7 @@ void gather(const Problem& problem, const T* from, std::int64_t count, float* ro
   if (problem.layout == Layout::kNCHW) {
     for (std::int64_t c = 0; c < channels; ++c) {
       const T* line = from + c * problem.pixels;
-      if constexpr (std::is_same_v<T, float>) {
+      if constexpr (kIsFloat<T>) {
         std::copy(line, line + count, planes + c * kBlock);
       } else {
         widen(line, 1, 0, count, planes + c * kBlock);
@@ -86,13 +84,7 @@ void gather(const Problem& problem, const T* from, std::int64_t count, float* ro
     }
     return;
   }
-  const float* wide = nullptr;
-  if constexpr (std::is_same_v<T, float>) {
-    wide = from;
-  } else {
-    widen(from, 1, 0, count * channels, room);
-    wide = room;
-  }
+  const float* wide = as_floats(from, count * channels, room);
   for (std::int64_t c = 0; c < channels; ++c) {
     for (std::int64_t p = 0; p < count; ++p) planes[c * kBlock + p] = wide[p * channels + c];
   }
@@ -105,7 +97,7 @@ void scatter(const Problem& problem, const float* planes, std::int64_t count, fl
   if (problem.layout == Layout::kNCHW) {
     for (std::int64_t c = 0; c < channels; ++c) {
       T* line = to + c * problem.pixels;
-      if constexpr (std::is_same_v<T, float>) {
+      if constexpr (kIsFloat<T>) {
         std::copy(planes + c * kBlock, planes + c * kBlock + count, line);
       } else {
         narrow(planes + c * kBlock, count, line);
@@ -114,21 +106,17 @@ void scatter(const Problem& problem, const float* planes, std::int64_t count, fl
     return;
   }
   float* wide = room;
-  if constexpr (std::is_same_v<T, float>) wide = to;
+  if constexpr (kIsFloat<T>) wide = to;
   for (std::int64_t c = 0; c < channels; ++c) {
     for (std::int64_t p = 0; p < count; ++p) wide[p * channels + c] = planes[c * kBlock + p];
   }
-  if constexpr (!std::is_same_v<T, float>) narrow(wide, count * channels, to);
-}
-
-std::size_t as_size(std::int64_t count) {
-  return static_cast<std::size_t>(count);
+  if constexpr (!kIsFloat<T>) narrow(wide, count * channels, to);
 }
 
 template <typename T, int C>
 void run(const Problem& problem) {
   const std::int64_t channels = problem.channels;
-  const std::int64_t blocks = (problem.pixels + kBlock - 1) / kBlock;
+  const std::int64_t blocks = ceil_div(problem.pixels, kBlock);
 
   std::array<std::vector<float>, 3> memories;  // [prototypes][C], filled up with zeros
   std::int64_t most = 0;
@@ -173,7 +161,7 @@ void run(const Problem& problem) {
 }  // namespace
 
 void run_cpu(const Problem& problem) {
-  if (problem.images == 0 || problem.channels == 0 || problem.pixels == 0) return;
+  if (problem.empty()) return;
   dispatch_floating(problem.dtype, false, [&](auto tag) {
     using T = typename decltype(tag)::type;
     return dispatch_channels<bool>(problem.channels, [&](auto channels) {

@@ -4,12 +4,12 @@
 // again for the largest logit, the sum and the weighted sum, because 100 weights a pixel have no
 // place but memory. The arithmetic is what costs time here, not the 4 C numbers a pixel.
 #include "core/device.cuh"
+#include "core/partition.h"
 #include "ops/memory_read/memory_read.h"
 
 namespace restorert::memory_read {
 namespace {
 
-constexpr int kThreads = 256;
 constexpr int kPixels = 2;  // a thread's
 constexpr std::int64_t kTile = static_cast<std::int64_t>(kThreads) * kPixels;
 
@@ -170,31 +170,24 @@ cudaError_t run(const Problem& problem, cudaStream_t stream) {
   }
   const Shape shape{problem.images, problem.channels, problem.pixels,
                     problem.layout == Layout::kNCHW, problem.shrink};
-  const std::int64_t tiles = (problem.pixels + kTile - 1) / kTile;
-  return launch(read_memories<T, C>, problem.images * tiles, kThreads, stream,
-                static_cast<const T*>(problem.x), stages, outputs, shape);
+  return launch(read_memories<T, C>, problem.images * ceil_div(problem.pixels, kTile), kThreads,
+                stream, static_cast<const T*>(problem.x), stages, outputs, shape);
 }
 
 }  // namespace
 
-bool has_cuda() {
-  return true;
-}
-
-Status run_cuda(const Problem& problem, void* stream) {
-  if (problem.images == 0 || problem.channels == 0 || problem.pixels == 0) return {};
-  const DeviceGuard guard(problem.device_index);
-  if (guard.error() != cudaSuccess) {
-    return cuda_status(kName, "selecting the CUDA device", guard.error());
-  }
+Status run_cuda(const Problem& problem, void* /*workspace*/, std::size_t /*workspace_size*/,
+                void* stream) {
+  if (problem.empty()) return {};
   auto* cuda_stream = static_cast<cudaStream_t>(stream);
-  const cudaError_t error = dispatch_floating(problem.dtype, cudaErrorInvalidValue, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    return dispatch_channels<cudaError_t>(problem.channels, [&](auto channels) {
-      return run<T, decltype(channels)::value>(problem, cuda_stream);
+  return launch_on(kName, problem.device_index, [&] {
+    return dispatch_floating(problem.dtype, cudaErrorInvalidValue, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      return dispatch_channels<cudaError_t>(problem.channels, [&](auto channels) {
+        return run<T, decltype(channels)::value>(problem, cuda_stream);
+      });
     });
   });
-  return cuda_status(kName, "launching the CUDA kernel", error);
 }
 
 }  // namespace restorert::memory_read

@@ -1,6 +1,6 @@
-// The simple gate of NAFNet (ops/simple_gate) together with the mean over H x W that the simplified
-// channel attention behind it pools (Chen et al., "Simple Baselines for Image Restoration", ECCV
-// 2022, sections 3.3 and 3.4), in one pass over x:
+// The simple gate of NAFNet (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022,
+// section 3.4; class SimpleGate of the authors' code) together with the mean over H x W that the
+// simplified channel attention behind it pools (section 3.3), in one pass over x:
 //
 //   y = x[:, :C] * x[:, C:]
 //   mean[n, c] = sum over h, w of y[n, c, h, w] / (H * W)
@@ -13,8 +13,8 @@
 #include <cstdint>
 
 #include "core/partition.h"
+#include "core/picture.h"
 #include "core/status.h"
-#include "core/tensor_view.h"
 
 namespace restorert::simple_gate_mean {
 
@@ -26,43 +26,24 @@ struct Arguments {
   TensorView mean;  // [N, C], fp32, contiguous; memory of its own
 };
 
-// Arguments that have been checked: what CPU and CUDA code take.
-struct Problem {
-  std::int64_t images = 0;    // N
-  std::int64_t channels = 0;  // C, of the product
-  std::int64_t pixels = 0;    // H * W; 0 gives means of NaN
-  DType dtype = DType::kFloat32;
-  Layout layout = Layout::kNCHW;
+// Arguments that have been checked. The picture is y; without pixels its means are NaN.
+struct Problem : Picture {
   const void* x = nullptr;
   void* out = nullptr;
   float* mean = nullptr;
-  int device_index = -1;  // CUDA device; -1 is the current one
 };
 
-// Checks everything that can be checked without touching the data, and fills `problem`.
+// The picture of y from that of x.
+inline Picture gated(Picture picture) {
+  picture.channels /= 2;
+  return picture;
+}
+
+// half_instance_norm.h says what each of these promises.
 Status check(const Arguments& arguments, Problem* problem);
-
-// The checks of x alone, for whoever only asks for the workspace.
 Status check_input(const TensorView& x);
-
-// Shape and dtype of `x` as a Problem without pointers, once check_input has passed. The layout is
-// NHWC only where the strides cannot be read as NCHW.
-Problem describe(const TensorView& x);
-
-// Computes on the calling thread and OpenMP's. The result does not depend on the number of threads.
 void run_cpu(const Problem& problem);
-
-// True where this build holds the CUDA kernels.
-bool has_cuda();
-
-// Bytes of device memory that run_cuda needs; 0 for an empty problem. Never less for a larger
-// number of images or pixels, so the size for the largest shape serves all smaller ones.
 std::size_t cuda_workspace_size(const Problem& problem);
-
-// Enqueues the kernels on `stream` (a cudaStream_t) and returns: no allocation, no synchronisation,
-// no atomics on floats, so it can be captured in a graph and repeats bit for bit. `workspace` is
-// 16-byte aligned device memory of at least cuda_workspace_size bytes that nothing else uses until
-// the kernels are done.
 Status run_cuda(const Problem& problem, void* workspace, std::size_t workspace_size, void* stream);
 
 // ---- how the CUDA kernels cut up the work; host code, so that it is tested without a GPU ----

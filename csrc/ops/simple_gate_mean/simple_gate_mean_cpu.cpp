@@ -3,13 +3,10 @@
 // in double precision, in an order that depends on the shape alone.
 #include <algorithm>
 #include <limits>
-#include <type_traits>
 #include <vector>
 
-#include "core/convert.h"
 #include "core/dispatch.h"
-#include "core/parallel.h"
-#include "core/stream_store.h"
+#include "core/loops.h"
 #include "ops/simple_gate_mean/simple_gate_mean.h"
 
 namespace restorert::simple_gate_mean {
@@ -18,20 +15,6 @@ namespace {
 constexpr std::int64_t kTile = 512;  // elements of a factor; short, so that reads and writes mix
 constexpr std::int64_t kBlock = 512 * kTile;  // NCHW: the unit of work within a plane
 constexpr std::int64_t kMaxPixels = 64;       // NHWC: pixels in a tile, summed in fp32
-constexpr std::int64_t kStreamBytes = std::int64_t{32} << 20;  // outputs from here on are streamed
-constexpr std::int64_t kSerialBytes = std::int64_t{64} << 10;  // below this, threads cost more
-
-template <typename T>
-inline constexpr bool kIsFloat = std::is_same_v<T, float>;
-
-std::size_t as_size(std::int64_t count) {
-  return static_cast<std::size_t>(count);
-}
-
-std::int64_t out_bytes(const Problem& problem) {
-  return problem.images * problem.channels * problem.pixels *
-         static_cast<std::int64_t>(item_size(problem.dtype));
-}
 
 // Writes the products of a line and returns their sum.
 RESTORERT_MULTIVERSION float multiply_line(const float* __restrict__ first,
@@ -72,10 +55,10 @@ void run_planes(const Problem& problem) {
   auto* out = static_cast<T*>(problem.out);
   const std::int64_t pixels = problem.pixels;
   const std::int64_t planes = problem.images * problem.channels;
-  const std::int64_t blocks = (pixels + kBlock - 1) / kBlock;
-  const bool stream = kHasStreamStores && out_bytes(problem) >= kStreamBytes;
+  const std::int64_t blocks = ceil_div(pixels, kBlock);
+  const bool stream = is_streamed(problem.bytes());
   std::vector<double> partial(as_size(planes * blocks));
-  parallel_for(planes * blocks, out_bytes(problem) >= kSerialBytes, [&](std::int64_t item, int) {
+  parallel_for(planes * blocks, problem.bytes() >= kSerialBytes, [&](std::int64_t item, int) {
     alignas(64) float factors[kIsFloat<T> ? 1 : 2 * kTile];
     alignas(64) float product[kTile];
     alignas(64) T narrowed[kIsFloat<T> ? 1 : kTile];
@@ -118,18 +101,18 @@ void run_pixels(const Problem& problem) {
   auto* out = static_cast<T*>(problem.out);
   const std::int64_t channels = problem.channels;
   const std::int64_t pixels = problem.pixels;
-  const bool stream = kHasStreamStores && out_bytes(problem) >= kStreamBytes;
+  const bool stream = is_streamed(problem.bytes());
   const std::int64_t tile = std::clamp<std::int64_t>(kTile / channels, 1, kMaxPixels);
   // At most 256 blocks an image, so that the partial sums stay small.
   const std::int64_t least = std::max<std::int64_t>(kBlock / channels, tile);
-  const std::int64_t block = std::max(least, (pixels + 255) / 256);
-  const std::int64_t blocks = (pixels + block - 1) / block;
+  const std::int64_t block = std::max(least, ceil_div(pixels, 256));
+  const std::int64_t blocks = ceil_div(pixels, block);
   std::vector<double> partial(as_size(problem.images * blocks * channels));
   // A tile's sums, its products and, converted, its factors.
   const std::int64_t room = channels * (1 + tile + (kIsFloat<T> ? 0 : 2 * tile));
   std::vector<float> scratch(as_size(max_threads() * room));
   std::vector<T> narrowed(as_size(kIsFloat<T> || !stream ? 0 : max_threads() * tile * channels));
-  parallel_for(problem.images * blocks, out_bytes(problem) >= kSerialBytes,
+  parallel_for(problem.images * blocks, problem.bytes() >= kSerialBytes,
                [&](std::int64_t item, int worker) {
                  float* sums = scratch.data() + worker * room;
                  float* product = sums + channels;

@@ -12,12 +12,6 @@
 namespace restorert::simple_gate_mean {
 namespace {
 
-struct Shape {
-  std::int64_t images;
-  std::int64_t channels;
-  std::int64_t pixels;
-};
-
 // Products of a pair of packs, which are added to `sums` as well.
 template <typename T, int V>
 __device__ __forceinline__ Pack<T, V> multiply(const Pack<T, V>& first, const Pack<T, V>& second,
@@ -126,22 +120,7 @@ __global__ void __launch_bounds__(kThreads)
         }
       }
     }
-
-    __syncthreads();  // an earlier item's sums have been read
-#pragma unroll
-    for (int j = 0; j < V; ++j) shared[j][tid] = sums[j];
-    __syncthreads();
-    // Halve the rows until one is left. kThreads / 2 starts above half of any number of rows.
-    for (int step = kThreads / 2; step > 0; step /= 2) {
-      if (active && row < step && row + step < rows) {
-#pragma unroll
-        for (int j = 0; j < V; ++j) {
-          sums[j] += shared[j][tid + step * lanes];
-          shared[j][tid] = sums[j];
-        }
-      }
-      __syncthreads();
-    }
+    sum_rows(sums, shared, row, rows, lanes, active);
     if (active && row == 0) {
       float* partial = partials + (image * split.count + slab) * shape.channels + channel;
 #pragma unroll
@@ -212,44 +191,32 @@ cudaError_t run(const Problem& problem, Layout layout, const Shape& shape, float
                 shape, split.count, static_cast<const float*>(partials), problem.mean);
 }
 
-bool aligned(const void* address) {
-  return reinterpret_cast<std::uintptr_t>(address) % kVectorBytes == 0;
-}
-
 }  // namespace
-
-bool has_cuda() {
-  return true;
-}
 
 Status run_cuda(const Problem& problem, void* workspace, std::size_t workspace_size, void* stream) {
   if (problem.images == 0 || problem.channels == 0) return {};
   RESTORERT_RETURN_IF_ERROR(
       check_workspace_memory(kName, workspace, workspace_size, cuda_workspace_size(problem)));
-  const DeviceGuard guard(problem.device_index);
-  if (guard.error() != cudaSuccess) {
-    return cuda_status(kName, "selecting the CUDA device", guard.error());
-  }
   const Shape shape{problem.images, problem.channels, problem.pixels};
   auto* partials = static_cast<float*>(workspace);
   auto* cuda_stream = static_cast<cudaStream_t>(stream);
-  if (problem.pixels == 0) {
-    const std::int64_t blocks = shape.images * ceil_div(shape.channels, kMergeLanes);
-    return cuda_status(kName, "launching the CUDA kernel",
-                       launch(merge_slabs, blocks, kThreads, cuda_stream, shape, std::int64_t{0},
-                              static_cast<const float*>(nullptr), problem.mean));
-  }
   // One pixel an image is NHWC as well, with the same workspace, and its channels are neighbours.
   const Layout layout = problem.pixels == 1 ? Layout::kNHWC : problem.layout;
   const std::int64_t line = layout == Layout::kNCHW ? problem.pixels : problem.channels;
-  const cudaError_t error = dispatch_floating(problem.dtype, cudaErrorInvalidValue, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    constexpr int kLanes = static_cast<int>(kVectorBytes / sizeof(T));
-    const bool vectors = line % kLanes == 0 && aligned(problem.x) && aligned(problem.out);
-    return vectors ? run<T, kLanes>(problem, layout, shape, partials, cuda_stream)
-                   : run<T, 1>(problem, layout, shape, partials, cuda_stream);
+  return launch_on(kName, problem.device_index, [&] {
+    if (problem.pixels == 0) {
+      const std::int64_t blocks = shape.images * ceil_div(shape.channels, kMergeLanes);
+      return launch(merge_slabs, blocks, kThreads, cuda_stream, shape, std::int64_t{0},
+                    static_cast<const float*>(nullptr), problem.mean);
+    }
+    return dispatch_floating(problem.dtype, cudaErrorInvalidValue, [&](auto tag) {
+      using T = typename decltype(tag)::type;
+      constexpr int kLanes = static_cast<int>(kVectorBytes / sizeof(T));
+      const bool vectors = splits_into(kVectorBytes, line * sizeof(T), {problem.x, problem.out});
+      return vectors ? run<T, kLanes>(problem, layout, shape, partials, cuda_stream)
+                     : run<T, 1>(problem, layout, shape, partials, cuda_stream);
+    });
   });
-  return cuda_status(kName, "launching the CUDA kernels", error);
 }
 
 }  // namespace restorert::simple_gate_mean

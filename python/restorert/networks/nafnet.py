@@ -159,11 +159,17 @@ class ChannelAttention(nn.ModuleList):
         return scale
 
 
+def simple_gate(x: Tensor) -> Tensor:
+    """[N, 2C, H, W] -> the product of the two halves, [N, C, H, W]."""
+    first, second = x.chunk(2, dim=1)
+    return first * second
+
+
 def gate(gates: Tensor, bounds: Bounds | None) -> tuple[Tensor, Tensor]:
     """[N, 2C, H, W] -> the gated tensor [N, C, H, W] and its mean, over the picture or windows."""
     if bounds is None:
         return ops.simple_gate_mean(gates)
-    gated = ops.simple_gate(gates)
+    gated = simple_gate(gates)
     return gated, local_mean(gated, bounds)
 
 
@@ -188,7 +194,7 @@ class NAFBlock(nn.Module):
     def forward(self, x: Tensor, bounds: Bounds | None) -> Tensor:
         gated, mean = gate(self.conv2(self.conv1(self.norm1(x))), bounds)
         x = x + self.conv3(gated * self.sca(mean)) * self.beta
-        gated = ops.simple_gate(self.conv4(self.norm2(x)))
+        gated = simple_gate(self.conv4(self.norm2(x)))
         return cast(Tensor, x + self.conv5(gated) * self.gamma)
 
 
@@ -298,7 +304,7 @@ class DeployedNAFBlock(nn.Module):
             attended = self.conv3(gated * scale)
         x = x + attended
         halves = self.conv4(x)
-        gated = halves[0] * halves[1] if len(halves) == 2 else ops.simple_gate(halves[0])
+        gated = halves[0] * halves[1] if len(halves) == 2 else simple_gate(halves[0])
         return cast(Tensor, x + self.conv5(gated))
 
 

@@ -10,14 +10,12 @@ from restorert.ops import conv_lstm_gates as _conv_lstm_gates
 from restorert.ops import half_instance_norm as _half_instance_norm
 from restorert.ops import layer_norm_2d as _layer_norm_2d
 from restorert.ops import memory_read as _memory_read
-from restorert.ops import simple_gate as _simple_gate
 from restorert.ops import simple_gate_mean as _simple_gate_mean
 from restorert.ops.channel_attention import channel_attention
 from restorert.ops.conv_lstm_gates import conv_lstm_gates
 from restorert.ops.half_instance_norm import half_instance_norm
 from restorert.ops.layer_norm_2d import layer_norm_2d
 from restorert.ops.memory_read import derive_prototypes, memory_read
-from restorert.ops.simple_gate import simple_gate
 from restorert.ops.simple_gate_mean import simple_gate_mean
 from restorert.ops.spec import OpCase, OpSpec
 
@@ -28,7 +26,6 @@ SPECS: tuple[OpSpec, ...] = (
     _conv_lstm_gates.SPEC,
     _memory_read.SPEC,
     _layer_norm_2d.SPEC,
-    _simple_gate.SPEC,
     _simple_gate_mean.SPEC,
 )
 
@@ -46,6 +43,5 @@ __all__ = [
     "half_instance_norm",
     "layer_norm_2d",
     "memory_read",
-    "simple_gate",
     "simple_gate_mean",
 ]

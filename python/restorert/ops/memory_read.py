@@ -230,7 +230,22 @@ def _bytes_moved(case: OpCase, element_size: int) -> int:
 # Convolutions of 1x1 keep the pictures in NCHW, where products of matrices would transpose them.
 # The division by the norm comes after the weighted sum: C numbers a pixel in place of 100. A NaN
 # is not <= shrink and stays. Float32 whatever the type of x.
-_ONNX_FUNCTION = """
+_READ = """
+    wide_{memory} = Cast <to = 1> ({memory})
+    {memory}_rows = Unsqueeze (wide_{memory}, axes)
+    {memory}_columns = Transpose <perm = [1, 0, 2, 3]> ({memory}_rows)
+    {memory}_logits = Conv ({query}, {memory}_rows)
+    {memory}_weights = Softmax <axis = 1> ({memory}_logits)
+    {memory}_low = LessOrEqual ({memory}_weights, shrink)
+    {memory}_kept = Where ({memory}_low, zero, {memory}_weights)
+    {memory}_sum = ReduceSum ({memory}_kept, channels)
+    {memory}_norm = Max ({memory}_sum, tiny)
+    {memory}_total = Conv ({memory}_kept, {memory}_columns)
+    {memory}_read = Div ({memory}_total, {memory}_norm)
+"""
+
+_ONNX_FUNCTION = (
+    """
 <domain: "restorert", opset_import: ["" : 18]>
 memory_read <shrink: float = 0.0025> (x, part, instance, semantic)
     => (y_semantic, y_instance, y_part) {
@@ -240,48 +255,17 @@ memory_read <shrink: float = 0.0025> (x, part, instance, semantic)
     zero = Constant <value_float = 0.0> ()
     tiny = Constant <value_float = 1e-12> ()
     query = Cast <to = 1> (x)
-
-    wide_part = Cast <to = 1> (part)
-    part_rows = Unsqueeze (wide_part, axes)
-    part_columns = Transpose <perm = [1, 0, 2, 3]> (part_rows)
-    part_logits = Conv (query, part_rows)
-    part_weights = Softmax <axis = 1> (part_logits)
-    part_low = LessOrEqual (part_weights, shrink)
-    part_kept = Where (part_low, zero, part_weights)
-    part_sum = ReduceSum (part_kept, channels)
-    part_norm = Max (part_sum, tiny)
-    part_total = Conv (part_kept, part_columns)
-    part_read = Div (part_total, part_norm)
-
-    wide_instance = Cast <to = 1> (instance)
-    instance_rows = Unsqueeze (wide_instance, axes)
-    instance_columns = Transpose <perm = [1, 0, 2, 3]> (instance_rows)
-    instance_logits = Conv (part_read, instance_rows)
-    instance_weights = Softmax <axis = 1> (instance_logits)
-    instance_low = LessOrEqual (instance_weights, shrink)
-    instance_kept = Where (instance_low, zero, instance_weights)
-    instance_sum = ReduceSum (instance_kept, channels)
-    instance_norm = Max (instance_sum, tiny)
-    instance_total = Conv (instance_kept, instance_columns)
-    instance_read = Div (instance_total, instance_norm)
-
-    wide_semantic = Cast <to = 1> (semantic)
-    semantic_rows = Unsqueeze (wide_semantic, axes)
-    semantic_columns = Transpose <perm = [1, 0, 2, 3]> (semantic_rows)
-    semantic_logits = Conv (instance_read, semantic_rows)
-    semantic_weights = Softmax <axis = 1> (semantic_logits)
-    semantic_low = LessOrEqual (semantic_weights, shrink)
-    semantic_kept = Where (semantic_low, zero, semantic_weights)
-    semantic_sum = ReduceSum (semantic_kept, channels)
-    semantic_norm = Max (semantic_sum, tiny)
-    semantic_total = Conv (semantic_kept, semantic_columns)
-    semantic_read = Div (semantic_total, semantic_norm)
-
+"""
+    + _READ.format(memory="part", query="query")
+    + _READ.format(memory="instance", query="part_read")
+    + _READ.format(memory="semantic", query="instance_read")
+    + """
     y_part = CastLike (part_read, x)
     y_instance = CastLike (instance_read, x)
     y_semantic = CastLike (semantic_read, x)
 }
 """
+)
 
 SPEC = OpSpec(
     name=NAME,

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from restorert.errors import InputError
 from restorert.ops.registration import check_dense, register_op
-from restorert.ops.simple_gate import (
-    BENCHMARK_CASES,
-    CASES,
-    bytes_moved,
-    empty_product,
-    make_inputs,
-)
-from restorert.ops.spec import OpSpec
+from restorert.ops.spec import OpCase, OpSpec, random_tensor
 
 NAME = "simple_gate_mean"
 
@@ -57,12 +53,39 @@ def eager(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fake(x: Tensor) -> tuple[Tensor, Tensor]:
-    product = empty_product(NAME, x)
+    if x.ndim != 4:
+        raise InputError(f"{NAME}: argument 'x' has {x.ndim} dimensions; expected [N, 2C, H, W]")
+    if x.shape[1] % 2:
+        raise InputError(f"{NAME}: argument 'x' has {x.shape[1]} channels; expected an even number")
+    n, channels, h, w = x.shape
+    pixels = x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if pixels else torch.contiguous_format
+    product = torch.empty(
+        (n, channels // 2, h, w), dtype=x.dtype, device=x.device, memory_format=layout
+    )
     mean_dtype = torch.promote_types(x.dtype, torch.float32)
-    return product, x.new_empty((x.shape[0], x.shape[1] // 2), dtype=mean_dtype)
+    return product, x.new_empty((n, channels // 2), dtype=mean_dtype)
 
 
 _OP = register_op(f"{NAME}(Tensor x) -> (Tensor, Tensor)", reference=reference, fake=_fake)
+
+
+def _make_inputs(
+    case: OpCase, dtype: torch.dtype, device: torch.device, seed: int
+) -> dict[str, Any]:
+    """``x`` by the case, its second half standard normal, so that products stay within float16."""
+    generator = torch.Generator().manual_seed(seed)
+    n, channels, h, w = case.shape
+    half = (n, channels // 2, h, w)
+    first = random_tensor(half, dtype, device, generator, mean=case.mean, std=case.std)
+    second = random_tensor(half, dtype, device, generator)
+    return {"x": torch.cat([first, second], dim=1)}
+
+
+def _bytes_moved(case: OpCase, element_size: int) -> int:
+    # Both halves read, one written.
+    return 3 * torch.Size(case.shape).numel() * element_size // 2
+
 
 # The body that every runner without the plugin executes. A TensorRT-RTX plan of it moves no more
 # than x and y; with the mean taken of fp32 products it moves 2.3 times as much.
@@ -83,10 +106,31 @@ SPEC = OpSpec(
     reference=reference,
     fake=_fake,
     eager=eager,
-    make_inputs=make_inputs,
-    bytes_moved=bytes_moved,
-    cases=CASES,
-    benchmark_cases=BENCHMARK_CASES,
+    make_inputs=_make_inputs,
+    bytes_moved=_bytes_moved,
+    # [N, 2C, H, W]; the mean and deviation are those of the first half.
+    cases=(
+        OpCase((1, 2, 1, 1)),
+        OpCase((2, 2, 1, 7)),
+        OpCase((2, 6, 17, 23)),
+        OpCase((1, 128, 45, 40)),
+        OpCase((2, 80, 16, 16)),
+        OpCase((1, 160, 31, 33)),
+        OpCase((1, 192, 12, 20)),
+        OpCase((3, 10, 24, 64)),
+        OpCase((1, 2, 200, 300)),
+        OpCase((1, 2048, 9, 8)),
+        OpCase((2, 2000, 1, 1)),
+        OpCase((0, 4, 5, 5)),
+        OpCase((1, 4, 0, 5)),
+        OpCase((1, 0, 4, 5)),
+        OpCase((1, 16, 64, 61), mean=1e4, std=1e2),
+    ),
+    benchmark_cases=(
+        OpCase((1, 128, 256, 256)),
+        OpCase((1, 128, 720, 1280)),
+        OpCase((1, 2048, 45, 80)),
+    ),
     tolerances={
         # measured worst on a CPU: 1.0e-6, where products of 1e4 nearly cancel; else 6e-8
         torch.float32: 2e-6,
