@@ -12,7 +12,7 @@ from skimage import data
 from skimage.metrics import peak_signal_noise_ratio
 
 import restorert as rr
-from restorert import cli
+from restorert.cli import main as cli
 from restorert.pictures import Picture, read_image, write_image
 from restorert.quantize import shipped_calibration
 from restorert.training.degradations import GaussianNoise, Jpeg
@@ -113,7 +113,7 @@ def test_int8_needs_no_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert cli.main([*command, "--model", "hinet-tiny"]) == 0
     assert "runs int8" in capsys.readouterr().err
     assert rr.load_engine(path).runner.precision == "int8"
-    with pytest.raises(rr.RestorertError, match="restorert calibrate --images"):
+    with pytest.raises(rr.RestorertError, match="quantize_network makes one"):
         rr.build_engine(rr.create_network("hinet-tiny"), precision="int8", runner="openvino")
     assert cli.main([*command, "--weights", str(tmp_path / "other.pth")]) == 2
     assert "int8 needs pictures to calibrate on" in capsys.readouterr().err
