@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --durations=15
 PYTHON_FOLDERS := python benchmarks tests examples scripts
 NATIVE_SOURCES := CMakeLists.txt $(shell find csrc cmake tests/native -type f 2>/dev/null)
 
-.PHONY: bench check test lint format clean setup
+.PHONY: bench check test test-machines lint format clean setup
 
 bench: $(VENV)/.native
 	$(BIN)/python benchmarks/latency.py --model hinet --fp16
@@ -21,6 +21,10 @@ check: lint $(VENV)/.native
 
 test: $(VENV)/.native
 	$(PYTEST)
+
+# The tests that compare numbers, on other CPUs that this one stands in for: before every release.
+test-machines: $(VENV)/.native
+	$(BIN)/python tests/machines/simulate.py
 
 lint: $(VENV)/.packages
 	$(BIN)/ruff check $(PYTHON_FOLDERS)

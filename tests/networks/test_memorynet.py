@@ -124,8 +124,8 @@ def test_the_memory_stays_float32(dtype: torch.dtype) -> None:
     with torch.no_grad():
         out = double(x.double())
     assert out.dtype == torch.float64
-    # measured: 6.7e-8 of outputs up to 0.17
-    torch.testing.assert_close(out.float(), expected[-1], rtol=0, atol=2e-7)
+    # measured worst: 7.5e-8 of outputs up to 0.17
+    torch.testing.assert_close(out.float(), expected[-1], rtol=0, atol=5e-7)
 
 
 def test_training_reaches_every_weight_of_the_memory() -> None:

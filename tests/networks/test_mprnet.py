@@ -139,8 +139,9 @@ def test_patches_are_restored_apart() -> None:
         batch = net.stages(x)
         for image in range(2):
             for found, expected in zip(net.stages(x[image : image + 1]), batch, strict=True):
-                # measured worst: 3.1e-6
-                torch.testing.assert_close(found[0], expected[image], rtol=0, atol=1e-5)
+                # measured worst: 8.1e-7 of the largest output, which is up to 3.8
+                atol = 4e-6 * float(expected[image].abs().max())
+                torch.testing.assert_close(found[0], expected[image], rtol=0, atol=atol)
         # Stage one's lower half does not depend on the upper one.
         changed = x.clone()
         changed[:, :, :16] = 0

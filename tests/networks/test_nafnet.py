@@ -47,8 +47,9 @@ def test_a_local_window_equals_the_official_code() -> None:
             with torch.no_grad():
                 found, other = figures(net(picture)), figures(everywhere(picture))
             expected = recorded[f"local/{height}x{width}"]
-            # measured worst: 6.2e-6 of outputs up to 4.8
-            np.testing.assert_allclose(found["samples"], expected, rtol=0, atol=1e-5)
+            # measured worst: 1.3e-6 of the largest output, which is 4.8
+            atol = 5e-6 * np.abs(expected).max()
+            np.testing.assert_allclose(found["samples"], expected, rtol=0, atol=atol)
             # A mistaken window would be seen: pooling over the picture differs by 0.27 and 0.88.
             assert (np.abs(other["samples"] - expected).max() > 1e-2) == (width > 48)
 
@@ -99,7 +100,7 @@ def test_one_file_serves_sizes_below_and_above_the_window(tmp_path: Path, precis
             expected = net(x)
         (found,) = session.run(["output"], {"input": x.numpy()})
         # measured worst: fp32 6.6e-7, fp16 1.3e-3
-        tolerance = {"fp32": 2e-6, "fp16": 4e-3}[precision]
+        tolerance = {"fp32": 5e-6, "fp16": 4e-3}[precision]
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
@@ -109,8 +110,8 @@ def test_openvino_pools_locally() -> None:
     oracle = rr.build_engine(net, runner="torch")
     for height, width in ((40, 61), (17, 64), (9, 8)):
         x = seeded_picture(height, width)
-        # measured worst: 7.2e-7
-        np.testing.assert_allclose(engine(x), oracle(x), rtol=0, atol=2.5e-6)
+        # measured worst: 8.7e-7 of outputs up to 1.4
+        np.testing.assert_allclose(engine(x), oracle(x), rtol=0, atol=5e-6)
 
 
 # Authors' option files: width, enc_blk_nums, middle_blk_num, dec_blk_nums; class NAFNetLocal of

@@ -176,7 +176,13 @@ def test_tensorrt_rtx_builds_it(
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
-def test_int8(name: str, exported: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8(
+    name: str,
+    exported: Export,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    int8_saturates: bool,
+) -> None:
     net = miniature(name)
     m, c = net.spec.size_multiple, net.spec.in_channels
     half = exported(name, "fp16")
@@ -199,8 +205,9 @@ def test_int8(name: str, exported: Export, tmp_path: Path, monkeypatch: pytest.M
     found = [engine(x) for x in pictures]
     expected = reference_pictures(net, pictures)
     on_openvino = measure_quality(found, expected, pictures)
-    # worst seen, on photographs: 0.027 (swinir), rounding the rest to bf16
-    assert on_openvino.residual_error < 0.06
+    # worst seen, on photographs: 0.027 (swinir), rounding the rest to bf16; without VNNI, on the
+    # noise of here, 0.113 (hinet)
+    assert on_openvino.residual_error < (0.25 if int8_saturates else 0.06)
     try:
         rr.build_engine_file(
             report.path,
@@ -238,7 +245,7 @@ def test_strided_pictures(name: str) -> None:
         expected = net(x[..., ::2].contiguous())
         for view in (x[..., ::2], x[..., ::2].contiguous(memory_format=torch.channels_last)):
             # measured worst: 3.6e-7 of outputs up to 1.8
-            torch.testing.assert_close(net(view), expected, rtol=0, atol=1e-6)
+            torch.testing.assert_close(net(view), expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", MINIATURES)

@@ -51,10 +51,9 @@ def test_equals_its_definition_in_numpy(name: str, size: tuple[int, int]) -> Non
         expected = [np.concatenate(channels, axis=3) for channels in zip(*grey, strict=True)]
     found = net.double().stages(picture.double())
     for output, reference in zip(found, expected, strict=True):
-        # measured worst: 1.4e-14 of outputs up to 7.9
-        np.testing.assert_allclose(
-            output.permute(0, 2, 3, 1).numpy(), reference, rtol=0, atol=5e-14
-        )
+        # measured worst: 3.5e-15 of the largest output, which is up to 7.9
+        atol = 2e-14 * np.abs(reference).max()
+        np.testing.assert_allclose(output.permute(0, 2, 3, 1).numpy(), reference, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("size", [(2, 2), (4, 10), (16, 6)])
@@ -201,10 +200,13 @@ def test_the_engine_repeats_the_edge_and_truncates() -> None:
     grown = np.pad(frame, ((0, 12), (0, 2), (0, 0)), "edge")
     planes = torch.from_numpy(grown).permute(2, 0, 1)[None] / 255
     restored = net(planes)[0].permute(1, 2, 0).numpy()[:20, :30]
-    expected = (np.clip(restored, 0, 1) * 255).astype(np.uint8)
+    levels = np.clip(restored, 0, 1) * 255
+    expected = levels.astype(np.uint8)
     found = rr.build_engine(net, runner="torch")(frame[None])[0]
-    np.testing.assert_array_equal(found, expected)
-    assert (expected != np.rint(np.clip(restored, 0, 1) * 255)).any()
+    # The engine's sums may be in another order, and truncate to another level beside a whole one.
+    clear = np.abs(levels - np.rint(levels)) > 1e-3
+    np.testing.assert_array_equal(found[clear], expected[clear])
+    assert (expected != np.rint(levels))[clear].any()
 
 
 # ---- checkpoints and configs ---------------------------------------------------------------------

@@ -130,7 +130,8 @@ def test_sums_of_the_convolution_take_the_place_of_the_squeeze() -> None:
     weights = block.down.weight.flatten(1), block.up.weight.flatten(1)
     expected = ops.channel_attention(r, r, *weights)
     found = ops.channel_attention(r, r, *weights, sums=r.sum(dim=(2, 3)))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    # measured worst: 4.8e-7 of outputs up to 6.7
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-6)
     other = ops.channel_attention(r, r, *weights, sums=torch.zeros(2, 40))
     torch.testing.assert_close(other, 1.5 * r, rtol=0, atol=1e-6)  # sigmoid(0) = 0.5
 

@@ -320,7 +320,11 @@ def test_half_precisions(
 
 
 def test_openvino_runs_it_in_int8(
-    report: QuantizationReport, network: Network, patches: Patches, tmp_path: Path
+    report: QuantizationReport,
+    network: Network,
+    patches: Patches,
+    tmp_path: Path,
+    int8_saturates: bool,
 ) -> None:
     pytest.importorskip("openvino")
     path = rr.build_engine_file(
@@ -338,8 +342,9 @@ def test_openvino_runs_it_in_int8(
     engine = rr.load_engine(path)
     assert ", int8, " in engine.describe()
     found = [engine(x) for x in patches.inputs]
-    # measured: 0.0222; a sign lost in a concatenation gave 0.5
-    assert _residual_error(found, network, patches.inputs) < 0.04
+    # measured: 0.0222, without VNNI 0.083 and 0.106; a sign lost in a concatenation gave 0.5
+    limit = 0.25 if int8_saturates else 0.04
+    assert _residual_error(found, network, patches.inputs) < limit
     with pytest.raises(InputError, match=r"is int8; an engine of fp16 on openvino needs one of "):
         rr.build_engine_file(report.path, precision="fp16", runner="openvino")
 

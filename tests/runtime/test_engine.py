@@ -93,8 +93,8 @@ def test_fixed_and_large_minimum_shapes(network: rr.networks.RestorationNetwork)
         frames = _frames(batch, 17, 9)
         padded = np.pad(frames, ((0, 0), (0, 0), (0, 7), (0, 15)), mode="reflect")
         expected = network(torch.from_numpy(padded)).numpy()[:, :, :17, :9]
-        # measured worst: 1.2e-7
-        np.testing.assert_allclose(engine(frames), expected, rtol=0, atol=1e-6)
+        # measured worst: 1.5e-7, without AVX 8.4e-7
+        np.testing.assert_allclose(engine(frames), expected, rtol=0, atol=5e-6)
 
 
 Convert = Callable[[np.ndarray], Any]
@@ -491,11 +491,12 @@ def test_spoiled_frames_run_again(
     runner = _Spoiling(network, device="cpu")
     engine = Engine(runner, network.spec, fallback=safer)
     frames = _frames(4)
-    # measured: 1.2e-7
-    np.testing.assert_allclose(engine(frames), _expected(network, frames), rtol=0, atol=1e-6)
+    # measured worst: 1.2e-7
+    np.testing.assert_allclose(engine(frames), _expected(network, frames), rtol=0, atol=2e-6)
     assert engine.frames_repeated == 3
     eight_bits = (frames.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
-    assert np.array_equal(engine(eight_bits), made[0](eight_bits))
+    # another size of batch may sum in another order, and round to the next level; measured: 0
+    assert np.abs(engine(eight_bits).astype(int) - made[0](eight_bits)).max() <= 1
     assert (engine.frames_repeated, len(made), runner.calls) == (6, 1, 2)
     (record,) = caplog.records
     assert "such frames are run again in fp32" in record.getMessage()

@@ -62,8 +62,8 @@ def test_laplacian_step(pair: tuple[Tensor, Tensor]) -> None:
             )
     flat = torch.full((1, 3, 16, 16), 0.7)
     # Inside, a constant has no edges; at the border the zeros in between are uneven.
-    # measured: 0
-    assert losses.laplacian_step(flat)[..., 4:-4, 4:-4].abs().max() < 2e-7
+    # measured worst: 1.2e-7, without AVX
+    assert losses.laplacian_step(flat)[..., 4:-4, 4:-4].abs().max() < 1e-6
 
 
 def test_charbonnier_edge_and_their_sum(pair: tuple[Tensor, Tensor]) -> None:

@@ -87,7 +87,9 @@ def test_it_restores(degradation: object, least: float) -> None:
     assert gain(degraded, clean) >= least
 
 
-def test_int8_needs_no_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_int8_needs_no_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], int8_saturates: bool
+) -> None:
     pytest.importorskip("openvino")
     pytest.importorskip("onnxruntime")
     network = rr.load_network("hinet-tiny")
@@ -105,7 +107,8 @@ def test_int8_needs_no_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[st
         for found in (engine(planes), expected)
     ]
     print(psnr)
-    assert psnr[0] > psnr[1] - 0.1  # measured: 0.02 dB less
+    # measured: 0.02 dB less, without VNNI 0.39
+    assert psnr[0] > psnr[1] - (1.0 if int8_saturates else 0.1)
     assert engine.fallback is not None
     # The same by the command line, and for other weights not at all.
     path = tmp_path / "tiny.engine"

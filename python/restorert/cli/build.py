@@ -302,7 +302,7 @@ def _quantize(
             f"{error.worded(CURES)}; the calibration is kept in {error.saved}: "
             f"restorert calibrate --cache {error.saved} uses it"
         ) from None
-    console().print(report)
+    console().print(str(report))
     return report
 
 

@@ -56,11 +56,22 @@ class EngineCache:
         readable = re.sub(r"[^A-Za-z0-9._-]+", "-", label)
         return self.folder / f"{readable}-{cache_key(facts)[:20]}{suffix}"
 
+    def make(self) -> None:
+        """Create the folder if it is missing.
+
+        Raises:
+            BuildError: it cannot be created.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
     @contextmanager
     def locked(self, path: Path) -> Iterator[None]:
         """Hold the lock of one file."""
+        self.make()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(f"{path}.lock")
             lock.acquire()
         except OSError as error:

@@ -118,10 +118,10 @@ def calibrated_path(
     facts = {
         "weights": weights_hash(network),
         "pictures": sorted(patches.pictures.values()),
-        "patches": len(patches.inputs),
+        "patches": [x.shape for x in patches.inputs],
         "noise": patches.noise,
         "arguments": arguments,
     }
-    path = (cache or EngineCache()).path(f"{network.spec.name}-int8", facts, ".onnx")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    cache = cache or EngineCache()
+    cache.make()
+    return cache.path(f"{network.spec.name}-int8", facts, ".onnx")
