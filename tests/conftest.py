@@ -30,6 +30,15 @@ else:
 
 REQUIRE_GPU = os.environ.get("RESTORERT_REQUIRE_GPU") == "1"
 
+SLOW_FIXTURES = {"native_build", "exported"}
+"""They compile C++ or export networks: what needs them is slow, whatever it then does."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip GPU tests without a GPU; where one is required, fail instead."""

@@ -13,13 +13,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What compiles C++ first is slow, whatever it then does."""
-    for item in items:
-        if "native_build" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.slow)
-
-
 def _tool(name: str) -> str | None:
     # pip puts its own beside the interpreter, which need not be on PATH.
     beside = Path(sys.executable).parent / name

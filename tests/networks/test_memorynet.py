@@ -154,6 +154,7 @@ def test_each_stage_sees_its_own_memory() -> None:
         assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 def test_prototypes_are_constants_of_the_exported_file(tmp_path: Path) -> None:
     net = rr.create_network("memorynet", **SMALL, stages=1)
     model = onnx.load(rr.export_onnx(net, tmp_path / "a.onnx", precision="fp16"))

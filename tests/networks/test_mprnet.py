@@ -158,6 +158,7 @@ def test_one_slope_for_all_prelus() -> None:
     assert len({id(p) for p in slopes}) == 1
 
 
+@pytest.mark.slow
 def test_slopes_are_exported_as_leaky_relus(tmp_path: Path) -> None:
     net = rr.create_network("mprnet-deblur-1stage", **SMALL)
     net.stage1_encoder.encoder_level1[0].body[1].weight.fill_(-0.375)

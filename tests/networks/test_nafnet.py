@@ -89,6 +89,7 @@ def test_local_mean_by_hand() -> None:
         np.testing.assert_allclose(half, expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_one_file_serves_sizes_below_and_above_the_window(tmp_path: Path, precision: str) -> None:
     net = rr.create_network("nafnet-gopro", **MINI, local_window=24)
@@ -104,6 +105,7 @@ def test_one_file_serves_sizes_below_and_above_the_window(tmp_path: Path, precis
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_openvino_pools_locally() -> None:
     net = rr.create_network("nafnet-gopro", **MINI, local_window=24)
     engine = rr.build_engine(net, shape=(1, 3, 48, 64), runner="openvino")

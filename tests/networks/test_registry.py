@@ -221,6 +221,7 @@ def test_int8(
         pytest.skip(str(error))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPORTED)
 def test_openvino_runs_it_at_sizes_that_need_padding(name: str, exported: Export) -> None:
     net = miniature(name)
