@@ -113,7 +113,7 @@ def _loaded(code: str) -> set[str]:
         "restorert.engine.recipe",
         "restorert.engine.cache",
         "restorert.engine.device",
-        "restorert.pictures",
+        "restorert.pictures.files",
         "restorert.backends",
         "restorert.cli.main",
     ],

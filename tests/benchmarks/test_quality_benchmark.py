@@ -42,12 +42,21 @@ def test_quality_records_what_it_prints(tmp_path: Path) -> None:
         (["quality.py", "--weights", "none.pth"], "none.pth: no such file"),
         (["quality.py", "--precision", "fp32x3"], "such as bf16, or bf16x8, not 'fp32x3'"),
         (["quality.py", "--runner", "none", "--without-bm3d"], "unknown runner 'none'"),
-        (["quality.py", "--repeats", "0"], "argument --repeats: takes a whole number from 1 to"),
+        (["quality.py", "--repeats", "0"], "argument --repeats: must be a whole number from 1 to"),
         (["quality.py", "--picture", "a.xyz"], "unknown suffix '.xyz'"),
         (["dcpt_miniature.py", "--images", "none"], "none: no such folder"),
-        (["dcpt_miniature.py", "--images", "none", "--threads=-1"], "argument --threads: takes"),
-        (["dcpt_miniature.py", "--images", "none", "--seeds", "0"], "argument --seeds: takes"),
-        (["dcpt_miniature.py", "--images", "none", "--pretrain=-1"], "argument --pretrain: takes"),
+        (
+            ["dcpt_miniature.py", "--images", "none", "--threads=-1"],
+            "--threads: must be a whole",
+        ),
+        (
+            ["dcpt_miniature.py", "--images", "none", "--seeds", "0"],
+            "--seeds: must be a whole",
+        ),
+        (
+            ["dcpt_miniature.py", "--images", "none", "--pretrain=-1"],
+            "--pretrain: must be a whole",
+        ),
     ],
 )
 def test_refusals_are_one_line(command: list[str], message: str, tmp_path: Path) -> None:

@@ -375,8 +375,8 @@ def _foreign(**metadata: str) -> bytes:
     [
         (b"\xff\xfe garbage" * 20, "is not an ONNX file"),
         (b"{}", "is not an ONNX file|was not exported by restorert"),
-        (b"", "is empty; export it with: restorert export"),
-        (_foreign(), "was not exported by restorert; export it with: restorert export"),
+        (b"", "is empty; export_onnx makes one"),
+        (_foreign(), "was not exported by restorert; export_onnx makes one"),
         (_foreign(restorert="{"), "its record of the network is damaged"),
         (_foreign(restorert="[1]"), "its record of the network is damaged"),
         (_foreign(restorert="[" * 100_000), "its record of the network is damaged"),

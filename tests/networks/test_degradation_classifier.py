@@ -13,7 +13,7 @@ from official import load_seeded, seeded_picture
 from PIL import Image
 
 import restorert as rr
-from restorert import cli
+from restorert.cli import main as cli
 from restorert.networks import FAMILIES
 from restorert.networks.degradation_classifier import (
     CLASSES,

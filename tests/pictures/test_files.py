@@ -21,7 +21,8 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 from skimage import data
 
 from restorert.errors import PictureError
-from restorert.pictures import Picture, read_image, write_image
+from restorert.pictures.files import read_image, write_image
+from restorert.pictures.picture import Picture
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SETTINGS = settings(max_examples=120)

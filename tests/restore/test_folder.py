@@ -12,7 +12,8 @@ from skimage import data
 
 import restorert as rr
 from restorert.errors import Cure, DeviceMemoryError, InputError, PictureError, RestorertError
-from restorert.pictures import Picture, read_image, write_image
+from restorert.pictures.files import read_image, write_image
+from restorert.pictures.picture import Picture
 
 SPEC = SimpleNamespace(name="fake", in_channels=3, out_channels=3, tile=None, rounding="nearest")
 

@@ -14,7 +14,8 @@ from skimage import data
 from restorert.backends.torch.run import TorchRunner
 from restorert.errors import InputError, PictureError, RestorertError
 from restorert.networks import create_network
-from restorert.pictures import Picture, read_image, write_image
+from restorert.pictures.files import read_image, write_image
+from restorert.pictures.picture import Picture
 from restorert.restore import restore_image, restore_picture
 from restorert.runtime import Engine
 

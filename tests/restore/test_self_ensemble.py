@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import restorert as rr
 from restorert.errors import InputError
-from restorert.pictures import Picture
+from restorert.pictures.picture import Picture
 from restorert.restore import SelfEnsemble, restore_picture
 
 SPEC = SimpleNamespace(name="fake", in_channels=3, out_channels=3, tile=None, rounding="nearest")

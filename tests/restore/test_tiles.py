@@ -13,8 +13,7 @@ from skimage import data
 
 from restorert.errors import InputError, RestorertError
 from restorert.networks import network_spec
-from restorert.pictures import tile_grid
-from restorert.pictures.grid import tile_side
+from restorert.pictures.grid import tile_grid, tile_side
 from restorert.pictures.pixels import from_unit_range, to_unit_range
 from restorert.restore import restore_tiled
 

@@ -379,7 +379,7 @@ def test_bad_commands_get_one_line(
         ("save-every", "x"),
     ):
         said = one_line(capsys, *tiny, *pictures, f"--{flag}={value}")
-        assert f"argument --{flag}: takes a " in said
+        assert f"argument --{flag}: must be a " in said
     for flag, value in (
         ("steps", "0"),
         ("learning-rate", "inf"),

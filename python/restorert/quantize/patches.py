@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from restorert.errors import InputError
 from restorert.files import sha256_of
-from restorert.pictures.files import list_pictures, read_image
 from restorert.pictures.grid import Box, tile_grid
 from restorert.pictures.padding import pad
 from restorert.pictures.pixels import to_unit_range, with_channels
@@ -55,6 +54,8 @@ def picture_files(images: str | os.PathLike[str] | Iterable[str | os.PathLike[st
     Raises:
         InputError: there are none, or the folder cannot be read.
     """
+    from restorert.pictures.files import list_pictures
+
     if not isinstance(images, (str, os.PathLike)):
         files = [Path(image) for image in images]
     elif Path(images).is_dir():
@@ -91,6 +92,9 @@ def read_patches(
         InputError: no pictures, a file that cannot be read, or a count, size or noise out of range.
         PictureError: a file that is not a picture.
     """
+    # A machine that only builds and runs engines may have no picture codecs.
+    from restorert.pictures.files import read_image
+
     side = size if size is not None else spec.tile or PATCH
     if count < 1 or side < 1 or not 0 <= noise <= 255:
         raise InputError("calibration needs count >= 1, size >= 1 and noise in [0, 255]")

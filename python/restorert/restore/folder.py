@@ -45,7 +45,7 @@ def restore_folder(
 ) -> FolderReport:
     """Restore every picture of a folder into a file of the same name in another folder.
 
-    Pictures are the files whose suffix is in `restorert.pictures.FORMATS`. Folders inside
+    Pictures are the files whose suffix is in `restorert.pictures.files.FORMATS`. Folders inside
     ``source`` are not entered. One picture's failure does not stop the others.
 
     Args:

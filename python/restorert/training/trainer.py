@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from restorert.errors import CheckpointError, RestorertError
 from restorert.networks.degradation_classifier import DegradationClassifier
-from restorert.pictures import Picture, write_image
+from restorert.pictures.files import write_image
+from restorert.pictures.picture import Picture
 from restorert.pictures.pixels import from_unit_range
 from restorert.training.checkpoint import CHECKPOINT, MISFITS, damaged, read_run, write_run
 from restorert.training.data import Batch, Levels, Pairs, planes
