@@ -31,7 +31,8 @@ FLOORS = [
     [
         (
             "ground floor",
-            "errors, files, precision, progress, psnr, record, spec, terminal, command_line",
+            "version, errors, files, precision, progress, psnr, record, spec, terminal, "
+            "command_line",
         )
     ],
 ]

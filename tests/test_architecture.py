@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parents[1] / "python/restorert"
 
 # A file or a folder a room. docs/architecture.md says what each is for.
 ROOMS = [
-    *("errors", "files", "precision", "progress", "psnr", "record", "spec"),
+    *("version", "errors", "files", "precision", "progress", "psnr", "record", "spec"),
     *("terminal", "command_line", "pictures", "ops", "networks", "weights", "export"),
     *("quantize", "engine", "backends", "runtime", "restore", "training", "testing", "cli"),
 ]

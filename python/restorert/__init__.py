@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from restorert.version import __version__
 
 # For type checkers, which take a name "as" itself for a re-export.
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from restorert import __version__
 from restorert.cli.words import CURES
 from restorert.errors import RestorertError
+from restorert.version import __version__
 
 
 def add_to(commands: Any) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from restorert import __version__
 from restorert.cli import build, classify, doctor, inspect, networks, restore
 from restorert.cli.words import CURES
 from restorert.command_line import Parser, guarded
 from restorert.terminal import messages
+from restorert.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from restorert import __version__
 from restorert.engine.device import Device, short_version
 from restorert.engine.profile import ShapeProfile
 from restorert.engine.request import BuildRequest, Built
 from restorert.errors import BuildError, Cure, EngineMismatchError, InputError, printable
 from restorert.files import sha256_of, writing
 from restorert.record import Facts, read_record
+from restorert.version import __version__
 
 FORMAT = 1
 

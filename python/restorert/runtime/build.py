@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from restorert import __version__
 from restorert.backends import Backend, choose
 from restorert.engine.cache import EngineCache
 from restorert.engine.device import plugin_hash
@@ -29,6 +28,7 @@ from restorert.runtime.engine import Engine
 from restorert.runtime.load import load_engine
 from restorert.runtime.onnx_cache import cached_onnx
 from restorert.spec import NetworkSpec, check_shape
+from restorert.version import __version__
 from restorert.weights import shipped_weights, weights_hash
 
 

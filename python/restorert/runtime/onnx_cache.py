@@ -14,12 +14,12 @@ import onnx
 import onnxscript
 import torch
 
-import restorert
 from restorert.engine.cache import EngineCache
 from restorert.export import OnnxFile, export_onnx
 from restorert.files import replace_atomically, sha256_of
 from restorert.networks import RestorationNetwork
 from restorert.quantize import CalibrationCache, Patches, quantize_network
+from restorert.version import __version__
 from restorert.weights import weights_hash
 
 # The folders whose code affects an exported file; the modules next to them do, too.
@@ -28,7 +28,7 @@ _WRITERS = ("export", "networks", "ops", "pictures", "quantize", "weights")
 
 def exporter_sources() -> list[Path]:
     """The modules of the package that affect the content of an exported file."""
-    package = Path(restorert.__file__).parent
+    package = Path(__file__).parents[1]
     rooms = [package.glob("*.py"), *((package / room).rglob("*.py") for room in _WRITERS)]
     return sorted(itertools.chain(*rooms))
 
@@ -36,7 +36,7 @@ def exporter_sources() -> list[Path]:
 @functools.cache
 def exporter_fingerprint() -> str:
     """Hex SHA-256 over all that affects an exported file: our code and the exporters' versions."""
-    versions = (restorert.__version__, torch.__version__, onnx.__version__, onnxscript.__version__)
+    versions = (__version__, torch.__version__, onnx.__version__, onnxscript.__version__)
     digest = hashlib.sha256(" ".join(versions).encode())
     for source in exporter_sources():
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
