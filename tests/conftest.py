@@ -30,7 +30,7 @@ else:
 
 REQUIRE_GPU = os.environ.get("RESTORERT_REQUIRE_GPU") == "1"
 
-SLOW_FIXTURES = {"native_build", "exported"}
+SLOW_FIXTURES = {"native_build", "exported", "half_file"}
 """They compile C++ or export networks: what needs them is slow, whatever it then does."""
 
 

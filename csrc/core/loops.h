@@ -13,10 +13,9 @@
 
 namespace restorert {
 
-inline constexpr std::int64_t kStreamBytes = std::int64_t{32}
-                                             << 20;  // outputs from here are streamed
-inline constexpr std::int64_t kSerialBytes = std::int64_t{64}
-                                             << 10;  // below this, threads cost more
+// Outputs from the first size on are streamed; below the second, threads cost more than they bring.
+inline constexpr std::int64_t kStreamBytes = std::int64_t{32} << 20;
+inline constexpr std::int64_t kSerialBytes = std::int64_t{64} << 10;
 
 inline bool is_streamed(std::int64_t bytes) {
   return kHasStreamStores && bytes >= kStreamBytes;

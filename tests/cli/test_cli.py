@@ -616,6 +616,7 @@ def test_a_folder_with_a_bad_picture(
     assert last == "3 of 3 pictures restored; skipped files of other formats: 1, folders: 1"
 
 
+@pytest.mark.slow
 def test_self_ensemble(weights: Path, picture: Path, tmp_path: Path, capsys: Capture) -> None:
     plain, target = tmp_path / "plain.png", tmp_path / "out.png"
     command = ["restore", str(picture), str(target), "--weights", str(weights), "--runner", "torch"]

@@ -183,6 +183,7 @@ def test_gradient(spec: OpSpec) -> None:
     assert torch.autograd.gradcheck(lambda *a: spec.op(*a, **rest), arguments)
 
 
+@pytest.mark.slow
 @each_op
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_under_torch_export_and_compile(spec: OpSpec, layout: torch.memory_format) -> None:

@@ -100,6 +100,7 @@ def test_pictures_of_all_kinds_are_rounded_once() -> None:
             assert np.array_equal(restored, pixels + dtype(step))
 
 
+@pytest.mark.slow
 def test_it_makes_the_shipped_network_better() -> None:
     from skimage import data
 

@@ -305,6 +305,7 @@ def test_transparency_is_kept_or_the_encoder_refused(tmp_path: Path) -> None:
     assert "a" in read(tmp_path / "out.mov")[0].format.name
 
 
+@pytest.mark.slow
 def test_the_network_restores_each_frame_as_a_picture(tmp_path: Path) -> None:
     import restorert as rr
 

@@ -26,6 +26,7 @@ from restorert.runtime import onnx_cache as module
 Network = rr.networks.RestorationNetwork
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_exported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exports = []
 
@@ -132,6 +133,7 @@ def test_where_a_quantised_file_lies(network: Network, tmp_path: Path) -> None:
     assert paths[0].parent.is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["network", "path"])
 def test_a_build_reads_its_onnx_file_once(
     network: rr.networks.RestorationNetwork,

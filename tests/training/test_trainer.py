@@ -147,6 +147,7 @@ run.train(show, report_every=0.0, save_every=0.0)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _SCRIPT, str(Path(__file__).parent)]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)

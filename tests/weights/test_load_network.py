@@ -160,6 +160,7 @@ def test_absurd_sizes_cost_no_memory(tmp_path: Path, width: int) -> None:
     refusal(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(data=st.data())
 def test_changed_state_dicts_load_or_are_refused_in_one_line(
@@ -304,6 +305,7 @@ def test_permissions_and_links_are_kept(tmp_path: Path) -> None:
     assert load_network(real).checkpoint.sha256 == weights_hash(small(seed=1))
 
 
+@pytest.mark.slow
 def test_every_family_is_recognised_by_its_own_default_tensors() -> None:
     """A new network without a checkpoint recogniser fails here (on the meta device: no memory)."""
     for family in FAMILIES:

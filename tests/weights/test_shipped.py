@@ -88,6 +88,7 @@ def test_it_restores(degradation: object, least: float) -> None:
     assert gain(degraded, clean) >= least
 
 
+@pytest.mark.slow
 def test_int8_needs_no_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], int8_saturates: bool
 ) -> None:
