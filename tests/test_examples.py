@@ -13,6 +13,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
+pytestmark = pytest.mark.slow
+
 
 def _run(example: str, *arguments: Path) -> str:
     """What it prints."""

@@ -74,6 +74,7 @@ def _check_refused_without_gpu(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_tiny_engines(
     rtx: Any, tiny_onnx: Callable[[str], Path], tmp_path: Path, precision: str
@@ -116,6 +117,7 @@ def test_full_size_engines(rtx: Any, tmp_path: Path, precision: str) -> None:
     _check_refused_without_gpu(path)
 
 
+@pytest.mark.slow
 def test_every_known_capability_without_a_gpu(
     rtx: Any, tiny_onnx: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -131,6 +133,7 @@ def test_every_known_capability_without_a_gpu(
     assert len(built.targets) == len(known) > 3
 
 
+@pytest.mark.slow
 def test_unknown_capability(rtx: Any, tiny_onnx: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(BuildError) as caught:
         rr.build_engine_file(

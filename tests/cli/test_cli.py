@@ -378,6 +378,7 @@ def test_build(weights: Path, tmp_path: Path, capsys: Capture) -> None:
     assert rr.load_engine(out)(np.zeros((1, 3, 9, 9), np.float32)).shape == (1, 3, 9, 9)
 
 
+@pytest.mark.slow
 def test_build_without_a_path_is_cached(weights: Path, capsys: Capture) -> None:
     arguments = ["build", "--weights", str(weights), "--runner", "openvino", "--shapes", "1x3x8x8"]
     paths = []
@@ -403,6 +404,7 @@ def test_build_by_a_recipe(
     assert profile_of(options) is None
 
 
+@pytest.mark.slow
 def test_export_and_build_from_onnx(weights: Path, tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "a.onnx"
     assert cli.main(["export", "--weights", str(weights), "-o", str(path), "--fp16"]) == 0
@@ -435,6 +437,7 @@ def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantize, "export_onnx", export)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced_once")
 def test_calibrate_and_build(
     weights: Path, picture: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch

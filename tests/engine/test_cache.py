@@ -322,6 +322,7 @@ def test_two_processes_build_once(tiny_onnx: Callable[[str], Path], tmp_path: Pa
     assert sorted(p.name for p in tmp_path.iterdir()) == [name, f"{name}.json", f"{name}.lock"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
     [

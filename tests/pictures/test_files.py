@@ -406,6 +406,7 @@ def test_damaged_exif_is_left_out(tmp_path: Path, exif: bytes) -> None:
         write_image(tmp_path / f"b{suffix}", found)
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(
     exif=st.binary(max_size=80), head=st.sampled_from([b"", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"])

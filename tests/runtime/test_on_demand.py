@@ -22,6 +22,7 @@ def _on_demand(tile: Tile, name: str = "hinet", **arguments: Any) -> rr.EngineOn
     return rr.EngineOnDemand(network, runner="openvino", tile=tile, **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tile", "best", "largest"),
     [

@@ -286,6 +286,7 @@ def valid_file(folder: Path, kind: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
 def test_every_truncation_is_refused(tmp_path: Path, kind: str) -> None:
     content = valid_file(tmp_path, kind).read_bytes()
