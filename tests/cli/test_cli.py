@@ -403,6 +403,7 @@ def test_build_by_a_recipe(
     assert profile_of(options) is None
 
 
+@pytest.mark.slow
 def test_export_and_build_from_onnx(weights: Path, tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "a.onnx"
     assert cli.main(["export", "--weights", str(weights), "-o", str(path), "--fp16"]) == 0
@@ -435,6 +436,7 @@ def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantize, "export_onnx", export)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced_once")
 def test_calibrate_and_build(
     weights: Path, picture: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch

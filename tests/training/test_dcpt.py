@@ -51,6 +51,7 @@ def test_both_stages_train_what_they_are_for(name: str) -> None:
     assert not any(n.startswith(behind) for n in reached)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_few_steps_learn_a_batch(name: str) -> None:
     classifier = classifier_for(encoder(name), ["smooth", "noisy"], blocks=1)
