@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow  # each test starts a process, and most of them export a network
+
 ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.slow

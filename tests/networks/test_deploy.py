@@ -56,6 +56,7 @@ def test_each_rewrite_alone(name: str, rewrite: str) -> None:
     _check(name, [rewrite])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", ["torch", "tensorrt", "tensorrt_rtx", "openvino"])
 @pytest.mark.parametrize("name", DEPLOYED)
 def test_all_together(name: str, runner: str) -> None:

@@ -158,6 +158,7 @@ def export(block: Block, *, functions: bool, path: Path) -> onnx.ModelProto:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "functions"),
     [

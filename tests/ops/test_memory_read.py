@@ -74,6 +74,7 @@ def _distance_from_threshold(inputs: dict[str, Any], shrink: float = 0.0025) -> 
     return distance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     ("dtype", "limit"),
