@@ -15,8 +15,6 @@ pytestmark = pytest.mark.slow  # each test starts a process, and most of them ex
 
 ROOT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.slow
-
 
 def _run(example: str, *arguments: Path) -> str:
     """What it prints."""
