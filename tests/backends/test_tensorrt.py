@@ -261,6 +261,7 @@ def fake(
     return build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strongly_typed", "flags"), [(True, 2), (False, 0)])
 def test_networks_are_strongly_typed(
     fake: Callable[..., _FakeTensorRT], strongly_typed: bool, flags: int

@@ -310,6 +310,7 @@ def _start(onnx_path: Path, folder: Path, extra: str = "") -> subprocess.Popen[s
     )
 
 
+@pytest.mark.slow
 def test_two_processes_build_once(tiny_onnx: Callable[[str], Path], tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     both = [_start(tiny_onnx("fp32"), tmp_path) for _ in range(2)]

@@ -361,6 +361,7 @@ each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 # ---- results ----
 
 
+@pytest.mark.slow
 @each_dtype
 @each_layout
 @pytest.mark.parametrize(
@@ -383,6 +384,7 @@ def test_in_place(
         assert all(torch.equal(again[name], tensors[name]) for name in OPS[op].outputs)
 
 
+@pytest.mark.slow
 @each_dtype
 @each_layout
 @each_op

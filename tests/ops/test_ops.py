@@ -163,6 +163,7 @@ def test_large_fp16_values_do_not_overflow_in_statistics(spec: OpSpec) -> None:
         assert error_to_float64(spec, spec.op, inputs) <= spec.tolerances[torch.float16]
 
 
+@pytest.mark.slow
 @each_op
 @pytest.mark.parametrize("training", [False, True])
 def test_torch_library_contract(spec: OpSpec, training: bool) -> None:
