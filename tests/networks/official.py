@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ def assert_equals_official(
     tolerance: float = 1e-5,
     gain: float = 1.0,
     adjust: Callable[[nn.Module], None] | None = None,
+    sizes: Collection[str] | None = None,
 ) -> None:
     """The variant ``name`` has the authors' parameters and, stage by stage, their outputs.
 
@@ -50,6 +51,7 @@ def assert_equals_official(
             order err by that; means and deviations get a tenth of it.
         gain: of the seeded weights, as they were recorded.
         adjust: changes the network, as the figures were recorded with.
+        sizes: those to compare, HxW; None is all that were recorded.
     """
     with np.load(DATA / f"{family}_official.npz") as recorded:
         official = {k: v for k, v in recorded.items() if k.split("/")[0] == name}
@@ -58,8 +60,10 @@ def assert_equals_official(
         adjust(net)
     assert sorted(net.state_dict()) == official[f"{name}/names"].tolist()
     assert count_parameters(net) == int(official[f"{name}/parameters"])
-    sizes = sorted({key.split("/")[1] for key in official if key.count("/") == 3})
-    for size in sizes:
+    recorded_sizes = sorted({key.split("/")[1] for key in official if key.count("/") == 3})
+    assert recorded_sizes
+    assert set(sizes or ()) <= set(recorded_sizes)
+    for size in sizes or recorded_sizes:
         height, width = map(int, size.split("x"))
         stages = len({k.split("/")[2] for k in official if k.startswith(f"{name}/{size}/")})
         picture = seeded_picture(height, width, channels=net.spec.in_channels)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from official import DATA, assert_equals_official, variants_recorded, widen_norms
+from official import DATA, assert_equals_official, widen_norms
 
 import restorert as rr
 from restorert.networks import swinir
@@ -16,16 +16,20 @@ from restorert.networks.counts import count_macs, count_parameters
 SMALL = {"width": 12, "depths": (2, 2)}
 
 
+# A picture larger than the training patch takes half a minute: one is enough.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", variants_recorded("swinir"))
-def test_equals_the_official_code(name: str) -> None:
-    assert_equals_official("swinir", name, tolerance=1e-4, adjust=widen_norms)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", variants_recorded("swinir_dcpt"))
-def test_equals_the_code_of_dcpt(name: str) -> None:
-    assert_equals_official("swinir_dcpt", name, tolerance=1e-4, adjust=widen_norms)
+@pytest.mark.parametrize(
+    ("family", "name", "sizes"),
+    [
+        ("swinir", "swinir-denoise-color-15", ("208x336", "48x16")),
+        ("swinir", "swinir-denoise-gray-15", ("48x16",)),
+        ("swinir", "swinir-jpeg-color-10", ("49x14",)),
+        ("swinir", "swinir-jpeg-gray-10", ("49x14",)),
+        ("swinir_dcpt", "swinir-dcpt", ("48x16",)),
+    ],
+)
+def test_equals_the_official_code(family: str, name: str, sizes: tuple[str, ...]) -> None:
+    assert_equals_official(family, name, tolerance=1e-4, adjust=widen_norms, sizes=sizes)
 
 
 # main_test_swinir.py, define_model: in_chans, window_size, img_range, img_size.
