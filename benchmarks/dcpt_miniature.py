@@ -28,6 +28,7 @@ import report
 from restorert.command_line import number
 from restorert.errors import InputError
 from restorert.networks.degradation_classifier import DegradationClassifier
+from restorert.pictures.degradations import dcpt_degradations
 from restorert.training import (
     Batch,
     Pairs,
@@ -37,7 +38,6 @@ from restorert.training import (
     read_photographs,
     recipe,
 )
-from restorert.training.degradations import dcpt_degradations
 
 CROPS, PATCH = 400, 64
 MEASURED = (data.astronaut, data.coffee, data.cat, data.rocket)

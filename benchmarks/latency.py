@@ -92,7 +92,7 @@ def _runner(name: str, *, deploy: bool = True, precision: str | None = None) -> 
 def _quantized(network: RestorationNetwork, settings: Settings, x: Tensor) -> Path:
     path = settings.folder / "network-int8.onnx"
     if not path.exists():
-        patches = Patches((x[:1].cpu().numpy(),), None, {})
+        patches = Patches.given([x[:1].cpu().numpy()])
         if settings.images:
             patches = rr.read_patches(settings.images, network.spec)
         rr.quantize_network(network, path, patches, gate=False, deploy=settings.deploy)

@@ -29,9 +29,9 @@ import restorert as rr
 from restorert.command_line import number
 from restorert.errors import InputError
 from restorert.files import check_output, replace_atomically
+from restorert.pictures.degradations import GaussianNoise, Jpeg
 from restorert.pictures.files import check_target, write_image
 from restorert.pictures.picture import Picture
-from restorert.training.degradations import GaussianNoise, Jpeg
 
 SIGMA, QUALITY = 25.0, 40
 PICTURES = ("astronaut", "coffee", "cat", "rocket")

@@ -11,6 +11,13 @@ PaddingMode = Literal["reflect", "edge"]
 Rounding = Literal["nearest", "truncate"]
 
 
+MOTION_BLUR = ("given", "motion 9", "motion 19")
+MOTION_BLUR_AND_JPEG = ("given", "motion 9 + jpeg 25", "motion 19 + jpeg 25")
+RAIN = ("given", "rain")
+CAMERA_NOISE = ("given", "sigma 5", "sigma 15", "sigma 30")
+ALL_IN_ONE = ("given", "rain", "sigma 15", "sigma 25", "sigma 50", "haze", "motion 13", "low light")
+
+
 def padded_size(size: int, multiple: int, smallest: int = 1) -> int:
     """The smallest multiple of ``multiple`` that is >= ``size`` and >= ``smallest``."""
     return -(-max(size, smallest) // multiple) * multiple
@@ -67,6 +74,10 @@ class NetworkSpec:
     """Parts that stay in float32 at every precision, in words; the modules enforce it."""
     paper_psnr: tuple[str, float] | None = None
     """Dataset, and the PSNR in dB that the authors report on it for this variant."""
+    conditions: tuple[str, ...] = ("given",)
+    """What its inputs may be, for INT8 calibration and its judgement: names that
+    `restorert.pictures.degradations.degradation` takes, applied to clean pictures, and "given" for
+    pictures as they are. Synthetic where the authors trained on recordings."""
     file_hint: str = ""
     """Part of the published checkpoint's file name, if it does not follow from ``name``."""
 

@@ -27,7 +27,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def patches(pictures: Path, network: rr.networks.RestorationNetwork) -> Patches:
-    return rr.read_patches(pictures, network.spec, 6, size=48)
+    return rr.read_patches(pictures, network.spec, 6, size=48, conditions=["given"])
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ CACHE = CalibrationCache(
     patches=6,
     pictures={"a.png": "cd" * 32},
     scales={"conv2d": 0.0123, "add_35": 6e-5},
-    noise=25.0,
+    conditions=["sigma 25", "jpeg 40"],
     keep={"last": "asked for"},
     corrections={"conv_01": np.array([0.25, -1e-7, 0.125], np.float32)},
 )
@@ -44,6 +44,19 @@ def test_round_trip(tmp_path: Path) -> None:
     assert '"conv_01": "0.25 -1e-07 0.125"' in text
 
 
+@pytest.mark.parametrize(("noise", "condition"), [(25.0, "sigma 25"), (0.0, "given")])
+def test_files_of_one_condition(tmp_path: Path, noise: float, condition: str) -> None:
+    """Format 1."""
+    path = tmp_path / "a.json"
+    CACHE.write(path)
+    raw = json.loads(path.read_text())
+    del raw["conditions"], raw["quality"]
+    path.write_text(json.dumps(raw | {"format": 1, "noise": noise}))
+    found = read_calibration(path)
+    assert found.conditions == [condition]
+    assert (found.scales, found.keep) == (CACHE.scales, CACHE.keep)
+
+
 def test_edited(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     CACHE.write(path)
@@ -54,17 +67,15 @@ def test_edited(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 7}, "has format 7, this version reads 1"),
-        ({"format": True}, "has format True, this version reads 1"),
+        ({"format": 7}, "has format 7, this version reads 2"),
+        ({"format": True}, "has format True, this version reads 2"),
         ({"network": 3}, "network must be a string"),
         ({"method": "guess"}, "method must be one of minmax"),
         ({"patches": 1.5}, "patches must be a whole number"),
         ({"patches": -1}, "patches must be a number >= 0"),
         ({"patches": True}, "patches must be a whole number"),
-        ({"noise": "much"}, "noise must be a number"),
-        ({"noise": -1.0}, "noise must be a number >= 0"),
-        ({"noise": float("inf")}, "noise must be a number >= 0"),
-        ({"noise": float("nan")}, "noise must be a number >= 0"),
+        ({"conditions": "all"}, "conditions must be a list in which each item is a string"),
+        ({"quality": {"clean": {"drop_db": "much"}}}, "quality.clean.drop_db must be a number"),
         ({"scales": []}, "scales must be a table"),
         ({"scales": {"x": 0}}, r"scales.x must be a number in \(0, 515.5\]"),
         ({"scales": {"x": 65504}}, "scales.x must be"),  # 127 of it are infinite in float16
@@ -79,7 +90,7 @@ def test_edited(tmp_path: Path) -> None:
         ({"corrections": {"x": "1e30 0"}}, "of magnitudes up to 65504"),
         ({"corrections": {"x": "-1e6"}}, "of magnitudes up to 65504"),
         ({"corrections": {"x": "one"}}, "corrections.x must be numbers"),
-        ({"surprise": 1}, "unknown key 'surprise'; expected corrections, keep,"),
+        ({"surprise": 1}, "unknown key 'surprise'; expected conditions, corrections,"),
     ],
 )
 def test_hostile_values(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,15 +48,24 @@ def test_numbers_in_closed_form() -> None:
     # measured: 8.3e-6 dB, and 1.8e-6 of what is relative: the pictures are float32
     assert q.psnr == pytest.approx(-10 * math.log10(error), abs=3e-5)
     assert q.worst_psnr == pytest.approx(-10 * math.log10(2 * error), abs=3e-5)
-    assert q.mean_shift == pytest.approx(-0.03 * 255, rel=6e-6)
+    assert q.worst_shift == pytest.approx(-0.03 * 255, rel=6e-6)
+    assert q.shift == pytest.approx(0.03 * 255 / 6, rel=6e-6)
     assert q.residual_error == pytest.approx(math.sqrt(error) / 0.1, rel=6e-6)
-    assert q.drop == pytest.approx(10 * math.log10(1 + error / 1e-3), rel=6e-6)
+    worst = 10 * math.log10(1 + 2 * error / 1e-3)
+    assert q.drop == pytest.approx(worst / 2, rel=6e-6)
+    assert q.worst_drop == pytest.approx(worst, rel=6e-6)
     assert not q.measured
-    with_references = measure_quality(found, expected, [x, x], [x, x])
+    # references that float32 comes near to: nearer than the input, which is 0.11 from them
+    clean = x + 0.11
+    with_references = measure_quality(found, expected, [x, x], [clean, clean])
     assert with_references.measured
-    assert with_references.drop_at == pytest.approx(20.0, abs=1e-5)  # measured: 2.1e-6
-    # towards the reference is a gain
-    assert with_references.drop < 0
+    assert with_references.drop_at == pytest.approx(40.0, abs=1e-3)  # measured: 5.2e-5
+    lost = 10 * math.log10((2 * 0.01**2 + 0.04**2) / 3 / 0.01**2)
+    assert with_references.worst_drop == pytest.approx(lost, rel=1e-5)
+    assert with_references.drop == pytest.approx(lost / 2, rel=1e-5)
+    # of a network that makes pictures worse nothing can be measured
+    assert not measure_quality(found, expected, [x, x], [x, x]).measured
+    assert not measure_quality(found, expected, [x, x], [clean, None]).measured
     equal = measure_quality(expected, expected, [x, x])
     assert (equal.psnr, equal.drop, equal.residual_error) == (math.inf, 0.0, 0.0)
 
@@ -76,12 +86,37 @@ def test_what_cannot_be_compared() -> None:
 def test_the_gate() -> None:
     x = _picture()
     dark = measure_quality([x - 0.01], [x], [x * 0.9])
-    with pytest.raises(QualityError, match=r"int8 is over its limit of 0.1 dB: drop 0.\d+") as e:
-        check_quality(dark, "int8")
-    assert "mean shift -2.5" in str(e.value)
+    same = measure_quality([x], [x], [x * 0.9])
+    with pytest.raises(
+        QualityError, match=r"int8 is over its limit of 0.1 dB at 'night': drop 0.\d+"
+    ) as e:
+        check_quality({"day": same, "night": dark}, "int8")
+    assert "shift -2.5" in str(e.value)
     assert 'keep_fp16="auto"' in str(e.value)
     assert "\n" not in str(e.value)
-    check_quality(dark, "int8", 3.0)
-    same = measure_quality([x], [x], [x * 0.9])
+    with pytest.raises(QualityError, match=r"at 'night': .* \(and at dusk\)"):
+        check_quality({"dusk": dark, "day": same, "night": replace(dark, drop=9.0)}, "int8")
+    check_quality({"day": dark}, "int8", 3.0)
     for precision in DROP_LIMITS:
-        check_quality(same, precision)
+        check_quality({"day": same}, precision)
+
+
+def test_each_figure_has_its_limit() -> None:
+    x = _picture()
+    good = replace(measure_quality([x], [x], [x * 0.9]), drop_at=40.0)
+    nan = float("nan")
+    for change in (
+        {"drop": 0.11},
+        {"worst_drop": 0.26},
+        {"worst_shift": -0.51},
+        {"drop": nan},
+        {"drop": 0.2, "drop_at": 45.0},
+    ):
+        with pytest.raises(QualityError):
+            check_quality({"day": replace(good, **change)}, "int8", 0.1)
+    for change in ({"drop": 0.1}, {"worst_drop": 0.24}, {"worst_shift": 0.49}):
+        check_quality({"day": replace(good, **change)}, "int8", 0.1)
+    # above 45 dB the error that costs 0.1 dB there is allowed: at 50 dB it costs 0.31
+    for drop, passes in ((0.3, True), (0.32, False)):
+        clean = replace(good, drop=drop, drop_at=50.0)
+        assert (clean.excess(0.1) <= 1) == passes

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from restorert.errors import InputError, PictureError
+from restorert.pictures.degradations import Degradation, GaussianNoise, Haze
 from restorert.training import Pairs, read_photographs
 from restorert.training.data import shrink
-from restorert.training.degradations import Degradation, GaussianNoise, Haze
 
 NOISE: Degradation = GaussianNoise()
 

@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 import restorert as rr
 from restorert.errors import CheckpointError, InputError, RecipeError, RestorertError
 from restorert.networks import FAMILIES, NetworkFamily
+from restorert.pictures.degradations import GaussianNoise, Jpeg
 from restorert.training import RECIPES, Phase, Recipe, Report, Trainer, export_run, recipe
 from restorert.training.__main__ import main
-from restorert.training.degradations import GaussianNoise, Jpeg
 
 MINI = Recipe(
     name="mini",

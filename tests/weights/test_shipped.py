@@ -13,10 +13,10 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import restorert as rr
 from restorert.cli import main as cli
+from restorert.pictures.degradations import GaussianNoise, Jpeg
 from restorert.pictures.files import read_image, write_image
 from restorert.pictures.picture import Picture
 from restorert.quantize import shipped_calibration
-from restorert.training.degradations import GaussianNoise, Jpeg
 from restorert.weights import shipped_calibrations, shipped_weights
 
 NAMES = sorted(shipped_weights())

@@ -206,7 +206,7 @@ def _check_calibration(options: argparse.Namespace, precision: str, recipe: Reci
     if precision != "int8":
         refuse(options, ("method", "percentile", "keep_fp16"), f"with {precision}")
         if options.images is None:
-            refuse(options, ("patches", "noise", "limit"), "without --images")
+            refuse(options, ("patches", "conditions", "limit"), "without --images")
     elif options.images is None:
         name = options.model or (recipe.network if recipe else None)
         if options.weights is not None or name not in shipped_calibrations():
@@ -225,7 +225,7 @@ def _on_pictures(
     limits: dict[str, float],
 ) -> RestorationNetwork | Path:
     """Calibrate int8 on --images, or print and check the loss of another precision on them."""
-    from restorert.quantize import check_quality, quality_of
+    from restorert.quantize import check_quality, quality_of, quality_table
     from restorert.runtime.onnx_cache import calibrated_path
 
     patches = _patches(options, network)
@@ -233,9 +233,9 @@ def _on_pictures(
     limit = options.limit if options.limit is not None else limits.get(ran)
     if precision != "int8":
         shown = precision if ran == precision else f"{precision}, run as {ran} by {backend.name}"
-        quality = quality_of(network, ran, patches)
-        console().print(f"{shown}: {quality}")
-        check_quality(quality, ran, limit)
+        qualities = quality_of(network, ran, patches)
+        console().print("\n".join([f"{shown}:", *quality_table(qualities)]))
+        check_quality(qualities, ran, limit)
         return network
     arguments = {**_quantization(options), "limit": limit, "runner": backend.name}
     if options.output is None:
@@ -254,7 +254,7 @@ def run_calibrate(options: argparse.Namespace) -> int:
     if options.cache is not None:
         refuse(options, ("method", "percentile"), "with --cache")
         if options.images is None:
-            refuse(options, ("patches", "noise", "limit"), "without --images")
+            refuse(options, ("patches", "conditions", "limit"), "without --images")
     elif options.images is None:
         raise InputError("give pictures with --images DIR or an earlier calibration with --cache")
     check_outputs(options, "")
@@ -310,8 +310,10 @@ def _patches(options: argparse.Namespace, network: RestorationNetwork) -> Patche
     """Patches from the pictures in --images."""
     from restorert import read_patches
 
-    count, noise = options.patches or 64, options.noise or 0.0
-    return read_patches(options.images, network.spec, count, noise=noise)
+    conditions = [name.strip() for text in options.conditions for name in text.split(",")]
+    return read_patches(
+        options.images, network.spec, options.patches or 64, conditions=conditions or None
+    )
 
 
 def _check_onnx_name(path: Path) -> None:

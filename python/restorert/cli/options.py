@@ -64,7 +64,13 @@ def add_runner(parser: argparse.ArgumentParser, *, in_memory: bool) -> None:
     )
 
 
-PICTURES = ("method", "percentile", "patches", "noise", "keep_fp16", "limit")
+def _noise(text: str) -> str:
+    """An argparse ``type``: the condition of noise of a standard deviation from 0 to 255."""
+    sigma = number(float, 0, 255)(text)
+    return f"sigma {sigma:g}" if sigma else "given"
+
+
+PICTURES = ("method", "percentile", "patches", "conditions", "keep_fp16", "limit")
 """The arguments that `add_pictures` adds."""
 
 
@@ -80,10 +86,21 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
         "-n", "--patches", type=number(int, 1), metavar="N", help="patches to use; default 64"
     )
     parser.add_argument(
+        "--conditions",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="what the pictures are degraded by, for calibrating and for judging: sigma 25, "
+        "jpeg 40, sigma 15 + jpeg 50, motion 9, rain, ..., clean, or given for pictures as they "
+        "are; may be repeated, or separated by commas; default: all that the network is for",
+    )
+    parser.add_argument(
         "--noise",
-        type=number(float, 0, 255),
+        dest="conditions",
+        action="append",
+        type=_noise,
         metavar="SIGMA",
-        help="the pictures are clean: add noise of this standard deviation (0 to 255)",
+        help='same as --conditions "sigma SIGMA"',
     )
     parser.add_argument(
         "--keep-fp16",
@@ -117,7 +134,7 @@ def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, str]:
         value = getattr(options, name)
         if actions and value != actions[0].default:
             flag = actions[0].option_strings[0]
-            found[name] = flag if len(actions) == 1 else f"{flag} {value}"
+            found[name] = f"{flag} {value}" if len(actions) > 1 and isinstance(value, str) else flag
     return found
 
 

@@ -20,7 +20,15 @@ from restorert import ops
 from restorert.errors import InputError
 from restorert.networks.module import NetworkFamily, RestorationNetwork, Rewrite
 from restorert.networks.rewrites import convolution_of
-from restorert.spec import NetworkConfig, NetworkSpec, by_name
+from restorert.spec import (
+    CAMERA_NOISE,
+    MOTION_BLUR,
+    MOTION_BLUR_AND_JPEG,
+    RAIN,
+    NetworkConfig,
+    NetworkSpec,
+    by_name,
+)
 
 PAPER = "HINet (Chen et al., CVPRW 2021)"
 
@@ -333,6 +341,7 @@ FAMILY = NetworkFamily(
         _variant(
             "hinet-gopro",
             task="motion deblurring",
+            conditions=MOTION_BLUR,
             config=_DEEP_LEVELS,
             tile=256,
             paper_psnr=("GoPro", 32.71),
@@ -340,20 +349,23 @@ FAMILY = NetworkFamily(
         _variant(
             "hinet-reds",
             task="deblurring and JPEG artefacts",
+            conditions=MOTION_BLUR_AND_JPEG,
             config=_DEEP_LEVELS,
             tile=256,
             paper_psnr=("REDS val-300", 28.83),
         ),
-        _variant("hinet-rain", task="deraining", config=_ALL_LEVELS, tile=256),
+        _variant("hinet-rain", task="deraining", config=_ALL_LEVELS, tile=256, conditions=RAIN),
         _variant(
             "hinet-sidd",
             task="real-photo denoising",
+            conditions=CAMERA_NOISE,
             config=_ALL_LEVELS,
             paper_psnr=("SIDD", 39.99),
         ),
         _variant(
             "hinet-sidd-0.5x",
             task="real-photo denoising",
+            conditions=CAMERA_NOISE,
             config=replace(_ALL_LEVELS, width=32),
             paper_psnr=("SIDD", 39.80),
         ),
@@ -361,6 +373,13 @@ FAMILY = NetworkFamily(
             "hinet-tiny",
             task="noise and JPEG artefacts",
             config=_TINY,
+            conditions=(
+                "clean",
+                *(f"sigma {sigma}" for sigma in (5, 15, 25, 40, 50)),
+                *(f"jpeg {quality}" for quality in (30, 60, 90)),
+                "sigma 15 + jpeg 50",
+                "sigma 40 + jpeg 80",
+            ),
             training_patch=128,
             weights_license="Apache-2.0",
         ),

@@ -32,7 +32,7 @@ from restorert.networks.rewrites import (
     product_of_1x1,
     replace_modules,
 )
-from restorert.spec import NetworkConfig, NetworkSpec, by_name
+from restorert.spec import CAMERA_NOISE, MOTION_BLUR, RAIN, NetworkConfig, NetworkSpec, by_name
 
 PAPER = "MPRNet (Zamir et al., CVPR 2021)"
 
@@ -572,7 +572,7 @@ _variant = partial(
     training_patch=256,
     fp32_parts=_FP32,
 )
-_deblurring = partial(_variant, task="motion deblurring")
+_deblurring = partial(_variant, task="motion deblurring", conditions=MOTION_BLUR)
 
 FAMILY = NetworkFamily(
     name="mprnet",
@@ -587,11 +587,18 @@ FAMILY = NetworkFamily(
         _variant(
             "mprnet-denoise",
             task="real-photo denoising",
+            conditions=CAMERA_NOISE,
             config=_DENOISE,
             training_patch=128,
             paper_psnr=("SIDD", 39.71),
         ),
-        _variant("mprnet-derain", task="deraining", config=_DERAIN, paper_psnr=("Rain100L", 36.40)),
+        _variant(
+            "mprnet-derain",
+            task="deraining",
+            conditions=RAIN,
+            config=_DERAIN,
+            paper_psnr=("Rain100L", 36.40),
+        ),
     ),
     build=MPRNet,
     config_from_state_dict=config_from_state_dict,

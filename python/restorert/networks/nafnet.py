@@ -25,7 +25,15 @@ from restorert import ops
 from restorert.errors import InputError
 from restorert.networks.module import NetworkFamily, RestorationNetwork, Rewrite
 from restorert.networks.rewrites import FUSES_EPILOGUES, convolution_of, replace_modules
-from restorert.spec import NetworkConfig, NetworkSpec, by_name
+from restorert.spec import (
+    ALL_IN_ONE,
+    CAMERA_NOISE,
+    MOTION_BLUR,
+    MOTION_BLUR_AND_JPEG,
+    NetworkConfig,
+    NetworkSpec,
+    by_name,
+)
 
 PAPER = "NAFNet (Chen et al., ECCV 2022)"
 PAPER_DCPT = "DCPT (Hu et al., ICLR 2025)"
@@ -527,6 +535,7 @@ FAMILY = NetworkFamily(
         _variant(
             "nafnet-dcpt",
             task="five degradations at once",
+            conditions=ALL_IN_ONE,
             config=replace(_DEEP_LEVEL, numbered_decoders=True),
             paper=PAPER_DCPT,
             weights_license=_LICENSE_DCPT,
@@ -536,31 +545,41 @@ FAMILY = NetworkFamily(
         _variant(
             "nafnet-gopro",
             task="motion deblurring",
+            conditions=MOTION_BLUR,
             config=_LOCAL,
             paper_psnr=("GoPro", 33.71),
         ),
         _variant(
             "nafnet-gopro-width32",
             task="motion deblurring",
+            conditions=MOTION_BLUR,
             config=replace(_LOCAL, width=32),
             paper_psnr=("GoPro", 32.87),
         ),
-        _variant("nafnet-gopro-global", task="motion deblurring, without TLC", config=_DEEP_LEVEL),
+        _variant(
+            "nafnet-gopro-global",
+            task="motion deblurring, without TLC",
+            conditions=MOTION_BLUR,
+            config=_DEEP_LEVEL,
+        ),
         _variant(
             "nafnet-reds",
             task="deblurring and JPEG artefacts",
+            conditions=MOTION_BLUR_AND_JPEG,
             config=_LOCAL,
             paper_psnr=("REDS val-300", 29.09),
         ),
         _variant(
             "nafnet-sidd",
             task="real-photo denoising",
+            conditions=CAMERA_NOISE,
             config=_MANY_BLOCKS,
             paper_psnr=("SIDD", 40.30),
         ),
         _variant(
             "nafnet-sidd-width32",
             task="real-photo denoising",
+            conditions=CAMERA_NOISE,
             config=replace(_MANY_BLOCKS, width=32),
             paper_psnr=("SIDD", 39.97),
         ),

@@ -31,7 +31,7 @@ from restorert.networks.restormer import (
     transformer_blocks,
     upsampling,
 )
-from restorert.spec import NetworkSpec, by_name
+from restorert.spec import ALL_IN_ONE, NetworkSpec, by_name
 
 PAPER = "PromptIR (Potlapalli et al., NeurIPS 2023)"
 
@@ -229,6 +229,7 @@ FAMILY = NetworkFamily(
         _variant(
             "promptir-dcpt",
             task="all in one: haze, rain, noise, motion blur, low light",
+            conditions=ALL_IN_ONE,
             config=PromptIRConfig(),
             paper=PAPER_DCPT,
             weights_license=UNLICENSED,
@@ -237,6 +238,7 @@ FAMILY = NetworkFamily(
         _variant(
             "promptir",
             task="all in one: noise, rain, haze",
+            conditions=("given", "sigma 15", "sigma 25", "sigma 50", "rain", "haze"),
             config=PromptIRConfig(unused_tensors=True),
             paper=PAPER,
             weights_license=NON_COMMERCIAL,

@@ -26,7 +26,15 @@ from torch.nn import functional as F
 from restorert.errors import InputError
 from restorert.networks.module import NetworkFamily, RepeatedBlock, RestorationNetwork
 from restorert.networks.nafnet import LayerNorm2d
-from restorert.spec import NetworkConfig, NetworkSpec, by_name
+from restorert.spec import (
+    ALL_IN_ONE,
+    CAMERA_NOISE,
+    MOTION_BLUR,
+    RAIN,
+    NetworkConfig,
+    NetworkSpec,
+    by_name,
+)
 
 PAPER = "Restormer (Zamir et al., CVPR 2022)"
 PAPER_DCPT = "DCPT (Hu et al., ICLR 2025)"
@@ -450,17 +458,24 @@ FAMILY = NetworkFamily(
         _variant(
             "restormer-dcpt",
             task="all in one: haze, rain, noise, motion blur, low light",
+            conditions=ALL_IN_ONE,
             config=RestormerConfig(norm="bias_free", dcpt=True),
             paper=PAPER_DCPT,
             weights_license=UNLICENSED,
             training_patch=None,
             paper_psnr=("five tasks, mean", 30.04),
         ),
-        _variant("restormer-deraining", task="deraining", config=_WITH_BIAS),
-        _variant("restormer-motion-deblurring", task="motion deblurring", config=_WITH_BIAS),
+        _variant("restormer-deraining", task="deraining", config=_WITH_BIAS, conditions=RAIN),
+        _variant(
+            "restormer-motion-deblurring",
+            task="motion deblurring",
+            config=_WITH_BIAS,
+            conditions=MOTION_BLUR,
+        ),
         _variant(
             "restormer-defocus-deblurring",
             task="defocus deblurring of one view",
+            conditions=("given", "blur 2"),
             config=_WITH_BIAS,
         ),
         _variant(
@@ -468,19 +483,25 @@ FAMILY = NetworkFamily(
             task="defocus deblurring of two views",
             config=RestormerConfig(in_channels=6, dual_pixel=True),
         ),
-        _variant("restormer-real-denoising", task="real-photo denoising", config=_BIAS_FREE),
+        _variant(
+            "restormer-real-denoising",
+            task="real-photo denoising",
+            config=_BIAS_FREE,
+            conditions=CAMERA_NOISE,
+        ),
         *(
             _variant(
                 f"restormer-gaussian-{colour}-denoising-{level}",
                 task=f"Gaussian denoising of {colour} pictures, {noise}",
                 config=config,
+                conditions=conditions,
             )
             for colour, config in (("color", _BIAS_FREE), ("gray", _GRAY))
-            for level, noise in (
-                ("blind", "sigma 0 to 50"),
-                ("sigma15", "sigma 15"),
-                ("sigma25", "sigma 25"),
-                ("sigma50", "sigma 50"),
+            for level, noise, conditions in (
+                ("blind", "sigma 0 to 50", ("clean", "sigma 15", "sigma 25", "sigma 50")),
+                ("sigma15", "sigma 15", ("sigma 15",)),
+                ("sigma25", "sigma 25", ("sigma 25",)),
+                ("sigma50", "sigma 50", ("sigma 50",)),
             )
         ),
     ),

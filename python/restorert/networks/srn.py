@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from restorert import ops
 from restorert.errors import InputError
 from restorert.networks.module import NetworkFamily, RestorationNetwork
-from restorert.spec import NetworkConfig, NetworkSpec, by_name
+from restorert.spec import MOTION_BLUR, NetworkConfig, NetworkSpec, by_name
 
 PAPER = "SRN-Deblur (Tao et al., CVPR 2018)"
 
@@ -243,6 +243,7 @@ _variant = partial(
     NetworkSpec,
     family="srn",
     task="motion deblurring",
+    conditions=MOTION_BLUR,
     paper=PAPER,
     weights_license=_LICENSE,
     padding_mode="edge",

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from restorert.errors import InputError
 from restorert.networks.module import NetworkFamily, RestorationNetwork, Rewrite
-from restorert.spec import NetworkConfig, NetworkSpec, by_name
+from restorert.spec import ALL_IN_ONE, NetworkConfig, NetworkSpec, by_name
 
 PAPER = "SwinIR (Liang et al., ICCVW 2021)"
 PAPER_DCPT = "DCPT (Hu et al., ICLR 2025), SwinIR"
@@ -441,6 +441,7 @@ def _variants() -> Iterator[NetworkSpec]:
     yield _variant(
         "swinir-dcpt",
         task="all-in-one restoration",
+        conditions=ALL_IN_ONE,
         config=_DCPT,
         paper=PAPER_DCPT,
         weights_license="none stated",
@@ -454,6 +455,7 @@ def _variants() -> Iterator[NetworkSpec]:
             yield denoising(
                 f"swinir-denoise-{colour}-{noise}",
                 task=f"denoising, {colour}, noise of deviation {noise}",
+                conditions=(f"sigma {noise}",),
                 config=replace(_DENOISE, in_channels=channels),
                 file_hint=f"{colour}DN_DFWB_s128w8_SwinIR-M_noise{noise}",
             )
@@ -465,6 +467,7 @@ def _variants() -> Iterator[NetworkSpec]:
             yield deblocking(
                 f"swinir-jpeg-{colour}-{quality}",
                 task=f"JPEG artefacts, {colour}, quality {quality}",
+                conditions=(f"jpeg {quality}",),
                 config=replace(_JPEG, in_channels=channels),
                 paper_psnr=("LIVE1", psnr) if channels == 3 else None,
                 file_hint=f"{prefix}CAR_DFWB_s126w7_SwinIR-M_jpeg{quality}",

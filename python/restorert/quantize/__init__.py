@@ -14,6 +14,7 @@ from restorert.quantize.measure import (
     check_quality,
     measure_quality,
     quality_of,
+    quality_table,
     ssim,
 )
 from restorert.quantize.patches import Patches, read_patches
@@ -31,6 +32,7 @@ __all__ = [
     "check_quality",
     "measure_quality",
     "quality_of",
+    "quality_table",
     "quantize_network",
     "read_calibration",
     "read_patches",

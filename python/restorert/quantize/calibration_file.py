@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,10 @@ from restorert.quantize.qdq import LARGEST
 from restorert.record import check_value, read_record
 from restorert.weights import shipped_calibrations, weights_hash
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from restorert.quantize.measure import Quality
+
+FORMAT = 2
 LARGEST_SCALE = 515.5
 """float16's largest whose 127 steps are within `LARGEST`."""
 
@@ -40,10 +43,11 @@ class CalibrationCache:
         method: of the ranges, see `Histogram.range`.
         patches: how many were observed.
         pictures: file name -> hex SHA-256 of each picture that they are from.
-        noise: standard deviation of the noise added to them, in levels of 255.
+        conditions: that they were in, see `Patches`.
         scales: tensor -> what one step of its int8 form is worth, in (0, 515.5].
         keep: layer -> why it is not in INT8.
         corrections: layer -> what is added to its bias, [channels].
+        quality: condition -> what INT8 cost there, see `figures`; for readers only.
     """
 
     network: str
@@ -52,9 +56,10 @@ class CalibrationCache:
     patches: int
     pictures: dict[str, str]
     scales: dict[str, float]
-    noise: float = 0.0
+    conditions: list[str] = field(default_factory=list)
     keep: dict[str, str] = field(default_factory=dict)
     corrections: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    quality: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The text of the file: a scale a line and a layer's corrections a line."""
@@ -73,6 +78,20 @@ class CalibrationCache:
         """
         with writing(path, CalibrationError) as temporary:
             temporary.write_text(self.to_json(), encoding="utf-8")
+
+
+def figures(qualities: Mapping[str, Quality]) -> dict[str, dict[str, float]]:
+    """What a calibration file tells of each condition: dB, and levels of 255."""
+    return {
+        condition: {
+            "drop_db": round(quality.drop, 4),
+            "worst_drop_db": round(quality.worst_drop, 4),
+            "fp32_db": round(quality.drop_at, 2),
+            "shift_levels": round(quality.shift, 4),
+            "worst_shift_levels": round(quality.worst_shift, 4),
+        }
+        for condition, quality in qualities.items()
+    }
 
 
 def read_calibration(path: str | os.PathLike[str]) -> CalibrationCache:
@@ -94,6 +113,11 @@ def read_calibration(path: str | os.PathLike[str]) -> CalibrationCache:
     except (ValueError, RecursionError):
         raise CalibrationError(f"{name} is not valid JSON", Cure.CALIBRATE) from None
     found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
+    if type(found) is int and found == 1:  # of one condition
+        noise = raw.pop("noise", 0.0)
+        found = FORMAT
+        if isinstance(noise, (int, float)):
+            raw["conditions"] = [f"sigma {noise:g}" if noise else "given"]
     if type(found) is not int or found != FORMAT:
         raise CalibrationError(
             f"{name} has format {printable(repr(found)[:40])}, this version reads {FORMAT}",
@@ -105,9 +129,8 @@ def read_calibration(path: str | os.PathLike[str]) -> CalibrationCache:
         )
         if values["method"] not in METHODS:
             raise InputError(f"method must be one of {', '.join(METHODS)}")
-        for key in ("patches", "noise"):
-            if not 0 <= values.get(key, 0) < math.inf:
-                raise InputError(f"{key} must be a number >= 0")
+        if values["patches"] < 0:
+            raise InputError("patches must be a number >= 0")
         for item, scale in values["scales"].items():
             if not 0 < scale <= LARGEST_SCALE:
                 key = printable(item[:100])
@@ -117,6 +140,7 @@ def read_calibration(path: str | os.PathLike[str]) -> CalibrationCache:
     # Errors quote these texts.
     for key in ("network", "weights_sha256"):
         values[key] = printable(values[key])
+    values["conditions"] = [printable(name) for name in values.get("conditions", [])]
     values["keep"] = {item: printable(why) for item, why in values.get("keep", {}).items()}
     return CalibrationCache(**values)
 

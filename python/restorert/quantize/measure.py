@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,14 @@ from restorert.quantize.patches import Patches
 TYPICAL_PSNR = 32.0
 """dB that a network is assumed to reach where no references and no published figure tell."""
 
-QUALITY_PATCHES = 8
-"""Quality is measured on so many of the patches: float32 is slow, and a few are enough."""
+INVISIBLE_PSNR = 45.0
+"""dB above which a limit allows the error that it allows here: it is below one level of 255."""
+
+WORST_DROP = 2.5
+"""So many times its limit of the mean drop may a single patch lose."""
+
+SHIFT_LIMIT = 0.5
+"""Levels of 255 that brightness may shift by in a patch: what rounding to 8 bits may do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,38 +40,65 @@ class Quality:
         psnr: to the float32 pictures, dB, of all patches together; inf where equal.
         worst_psnr: of the patch that is furthest.
         ssim: mean over the patches.
-        mean_shift: of brightness, in levels of 255, of the patch and channel where it is largest;
-            negative where the picture is darker.
+        shift: of brightness, in levels of 255, magnitude, mean over patches and channels.
+        worst_shift: of the patch and channel where it is largest; negative where it is darker.
         residual_error: norm of the difference / norm of what float32 adds to the picture.
-        drop: dB of PSNR lost. Measured against the references where there are any; else the loss at
-            ``drop_at`` dB of an error that is independent of the network's own.
-        drop_at: PSNR of the float32 pictures, measured or assumed.
-        measured: whether ``drop`` was measured against references.
+        drop: dB of PSNR lost, mean over the patches. Measured against the references where there
+            are any and float32 comes near them; else the loss at ``drop_at`` dB of an error that is
+            independent of the network's own.
+        worst_drop: of the patch that loses most.
+        drop_at: mean PSNR of the float32 pictures, measured or assumed.
+        measured: whether the drops were measured against references.
+        patches: number of patches.
     """
 
     psnr: float
     worst_psnr: float
     ssim: float
-    mean_shift: float
+    shift: float
+    worst_shift: float
     residual_error: float
     drop: float
+    worst_drop: float
     drop_at: float
     measured: bool
+    patches: int = 1
 
     def __str__(self) -> str:
         source = f"at {self.drop_at:.2f} dB" if self.measured else f"if at {self.drop_at:.1f} dB"
         return (
-            f"drop {self.drop:.3f} dB {source}; to fp32: PSNR {self.psnr:.1f} dB, worst patch "
-            f"{self.worst_psnr:.1f} dB, SSIM {self.ssim:.5f}, mean shift {self.mean_shift:+.3f} "
-            f"levels, error {self.residual_error:.4f} of the residual"
+            f"drop {self.drop:.3f} dB {source}, worst patch {self.worst_drop:.3f}; to fp32: PSNR "
+            f"{self.psnr:.1f} dB, SSIM {self.ssim:.5f}, shift {self.worst_shift:+.3f} levels, "
+            f"error {self.residual_error:.4f} of the residual"
         )
+
+    def allowed(self, limit: float) -> float:
+        """The drop that a limit allows here, see `INVISIBLE_PSNR`."""
+        above = self.drop_at - INVISIBLE_PSNR
+        if above <= 0:
+            return limit
+        return 10 * math.log10(1 + (10 ** (limit / 10) - 1) * 10 ** (above / 10))
+
+    def excess(self, limit: float, shift: float = SHIFT_LIMIT) -> float:
+        """The largest of mean drop, worst drop and shift, each in units of what is allowed."""
+        allowed = self.allowed(limit)
+        shares = [
+            _share(self.drop, allowed),
+            _share(self.worst_drop, WORST_DROP * allowed),
+            _share(abs(self.worst_shift), shift),
+        ]
+        return math.nan if any(math.isnan(share) for share in shares) else max(shares)
+
+
+def _share(value: float, allowed: float) -> float:
+    return value / allowed if allowed else math.inf if value > 0 else 0.0
 
 
 def measure_quality(
     found: Sequence[NDArray[Any]],
     expected: Sequence[NDArray[Any]],
     inputs: Sequence[NDArray[Any]],
-    references: Sequence[NDArray[Any]] | None = None,
+    references: Sequence[NDArray[Any] | None] | None = None,
     *,
     typical_psnr: float = TYPICAL_PSNR,
 ) -> Quality:
@@ -76,7 +109,8 @@ def measure_quality(
         expected: the float32 pictures.
         inputs: what the network was given.
         references: what it should have made of them, or None.
-        typical_psnr: dB that float32 is assumed to reach where ``references`` is None.
+        typical_psnr: dB that float32 is assumed to reach where there are no references, or where it
+            neither comes nearer to them than its input is nor reaches `TYPICAL_PSNR`.
 
     Raises:
         InputError: no pictures, or pictures of different shapes.
@@ -84,8 +118,13 @@ def measure_quality(
     """
     if not expected or len(found) != len(expected):
         raise InputError("quality is measured on as many pictures as float32 made, at least one")
-    errors, shifts, similar = [], [], []
-    wrong = residual = lost = kept = count = 0.0
+    errors, shifts, similar, drops, decibels = [], [], [], [], []
+    wrong = residual = 0.0
+    count = 0
+    measured = references is not None and all(
+        reference is not None and _comes_near(b, x, reference)
+        for b, x, reference in zip(expected, inputs, references, strict=True)
+    )
     for index, (a, b, x) in enumerate(zip(found, expected, inputs, strict=True)):
         if a.shape != b.shape:
             raise InputError(f"pictures of shapes {a.shape} and {b.shape} cannot be compared")
@@ -95,31 +134,42 @@ def measure_quality(
         errors.append(float(np.square(difference).mean()))
         wrong += _energy(difference)
         count += difference.size
-        shift = difference.mean(axis=(2, 3)).ravel()
-        shifts.append(float(shift[np.abs(shift).argmax()]) * 255)
+        shifts += (difference.mean(axis=(2, 3)).ravel() * 255).tolist()
         similar.append(ssim(a, b))
         residual += _energy(b.astype(np.float64) - (x if x.shape == b.shape else 0.0))
-        if references is not None:
-            clean = references[index].astype(np.float64)
-            kept += _energy(np.clip(b, 0, 1) - clean)
-            lost += _energy(np.clip(a, 0, 1) - clean)
-    measured = kept > 0
-    if measured:
-        at = psnr(kept / count)
-        drop = at - psnr(lost / count)
-    else:
-        at = typical_psnr
-        drop = 10 * math.log10(1 + wrong / count * 10 ** (at / 10))
+        if measured:
+            assert references is not None
+            reference = references[index]
+            assert reference is not None
+            decibels.append(_psnr_of(b, reference))
+            drops.append(decibels[-1] - _psnr_of(a, reference))
+        else:
+            drops.append(10 * math.log10(1 + errors[-1] * 10 ** (typical_psnr / 10)))
     return Quality(
         psnr=psnr(wrong / count),
         worst_psnr=psnr(max(errors)),
         ssim=float(np.mean(similar)),
-        mean_shift=max(shifts, key=abs),
+        shift=float(np.abs(shifts).mean()),
+        worst_shift=max(shifts, key=abs),
         residual_error=math.sqrt(wrong / residual) if residual else math.inf if wrong else 0.0,
-        drop=drop,
-        drop_at=at,
+        drop=float(np.mean(drops)),
+        worst_drop=max(drops),
+        drop_at=float(np.mean(decibels)) if measured else typical_psnr,
         measured=measured,
+        patches=len(found),
     )
+
+
+def _comes_near(restored: NDArray[Any], given: NDArray[Any], reference: NDArray[Any]) -> bool:
+    """Whether a picture is near enough to its reference for a drop to mean something."""
+    # Of a picture without any error a drop is infinite or nothing.
+    reached = _psnr_of(restored, reference)
+    before = _psnr_of(given, reference) if given.shape == reference.shape else math.inf
+    return not math.isinf(reached) and reached > min(before, TYPICAL_PSNR)
+
+
+def _psnr_of(picture: NDArray[Any], reference: NDArray[Any]) -> float:
+    return psnr(float(np.square(np.clip(picture, 0, 1).astype(np.float64) - reference).mean()))
 
 
 def _energy(values: NDArray[np.float64]) -> float:
@@ -140,19 +190,40 @@ def compare(
     network: RestorationNetwork,
     patches: Patches,
     expected: Sequence[NDArray[Any]] | None = None,
-) -> Quality:
+) -> dict[str, Quality]:
     """`measure_quality` of pictures made of ``patches`` where float32 is ``network``.
 
     ``expected`` is what `reference_pictures` made of the patches, where it was called already.
+
+    Returns:
+        Condition -> quality.
     """
     published = network.spec.paper_psnr
-    return measure_quality(
-        found,
-        reference_pictures(network, patches.inputs) if expected is None else expected,
-        patches.inputs,
-        patches.references,
-        typical_psnr=published[1] if published else TYPICAL_PSNR,
-    )
+    typical = published[1] if published else TYPICAL_PSNR
+    made = reference_pictures(network, patches.inputs) if expected is None else expected
+    return {
+        condition: measure_quality(
+            [found[i] for i in chosen],
+            [made[i] for i in chosen],
+            [patches.inputs[i] for i in chosen],
+            [patches.references[i] for i in chosen],
+            typical_psnr=typical,
+        )
+        for condition, chosen in patches.by_condition().items()
+    }
+
+
+def quality_table(qualities: Mapping[str, Quality]) -> list[str]:
+    """A line a condition, below a line of headings: what a precision costs there."""
+    width = max(len(condition) for condition in (*qualities, "condition"))
+    lines = [f"{'condition':{width}}  drop dB  worst  fp32 dB   to fp32  shift  worst, levels"]
+    for condition, q in qualities.items():
+        at = f"{q.drop_at:.2f}" if q.measured else f"({q.drop_at:.1f})"
+        lines.append(
+            f"{condition:{width}}  {q.drop:7.3f} {q.worst_drop:6.3f}  {at:>7}   {q.psnr:7.1f}  "
+            f"{q.shift:5.3f} {q.worst_shift:+7.3f}"
+        )
+    return lines
 
 
 def ssim(a: NDArray[Any], b: NDArray[Any]) -> float:
@@ -183,22 +254,36 @@ def ssim(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float((luminance * structure).mean())
 
 
-def check_quality(quality: Quality, precision: str, limit: float | None = None) -> None:
-    """Raise QualityError where a precision costs more than its limit.
+def check_quality(
+    qualities: Mapping[str, Quality], precision: str, limit: float | None = None
+) -> None:
+    """Raise QualityError where a precision costs more than its limit in any condition.
 
     Args:
-        quality: of `measure_quality`.
+        qualities: by condition, of `compare`.
         precision: fp32, fp16, bf16 or int8.
-        limit: dB of drop; None is that of `DROP_LIMITS`.
+        limit: dB of mean drop; None is that of `DROP_LIMITS`. A patch may lose `WORST_DROP` times
+            as much, and its brightness shift by `SHIFT_LIMIT`, or more by as much as ``limit`` is
+            above the default.
     """
-    most = DROP_LIMITS[precision] if limit is None else limit
-    if not quality.drop <= most:  # NaN is refused, too
-        cure = Cure.KEEP_LAYERS if precision == "int8" else Cure.FP32
-        raise QualityError(f"{precision} is over its limit of {most:g} dB: {quality}", cure)
+    usual = DROP_LIMITS[precision]
+    most = usual if limit is None else limit
+    shift = SHIFT_LIMIT * max(1.0, most / usual if usual else 1.0)
+    excesses = {name: quality.excess(most, shift) for name, quality in qualities.items()}
+    failed = [name for name, excess in excesses.items() if not excess <= 1]  # NaN, too
+    if not failed:
+        return
+    worst = max(failed, key=lambda name: (math.isnan(excesses[name]), excesses[name]))
+    others = f" (and at {', '.join(n for n in failed if n != worst)})" if failed[1:] else ""
+    cure = Cure.KEEP_LAYERS if precision == "int8" else Cure.FP32
+    raise QualityError(
+        f"{precision} is over its limit of {most:g} dB at {worst!r}: {qualities[worst]}{others}",
+        cure,
+    )
 
 
-def quality_of(network: RestorationNetwork, precision: str, patches: Patches) -> Quality:
-    """What a half precision costs: the network cast to it, in PyTorch, on a few of the patches.
+def quality_of(network: RestorationNetwork, precision: str, patches: Patches) -> dict[str, Quality]:
+    """What a half precision costs by condition: the network cast to it, in PyTorch.
 
     Args:
         network: stays as it is.
@@ -209,6 +294,7 @@ def quality_of(network: RestorationNetwork, precision: str, patches: Patches) ->
         InputError: another precision, or a weight that overflows it.
         QualityError: a picture holds NaN or infinity.
     """
-    some = patches.spread(QUALITY_PATCHES)
-    found = reference_pictures(cast_network(network, precision), some.inputs)
-    return compare(found, network, some)
+    judged = patches.judged
+    return compare(
+        reference_pictures(cast_network(network, precision), judged.inputs), network, judged
+    )

@@ -20,10 +20,10 @@ from restorert.networks import RestorationNetwork
 from restorert.precision import DROP_LIMITS, check_limit
 from restorert.progress import Progress, stage
 from restorert.quantize.bias_correction import correct_biases
-from restorert.quantize.calibration_file import CalibrationCache
+from restorert.quantize.calibration_file import CalibrationCache, figures
 from restorert.quantize.graph import constants, widen
 from restorert.quantize.histogram import PERCENTILE, check_method
-from restorert.quantize.measure import QUALITY_PATCHES, Quality, check_quality, compare
+from restorert.quantize.measure import Quality, check_quality, compare, quality_table
 from restorert.quantize.patches import Patches
 from restorert.quantize.qdq import (
     LARGEST,
@@ -56,7 +56,7 @@ class QuantizationReport:
         int8_layers: names of the layers in INT8.
         kept: the other layers with constant weights -> why.
         int8_share: of all multiply-accumulates, matrix products of activations included.
-        quality: measured on the file as it is written; None where there were no patches.
+        quality: by condition, measured on the file as it is written; empty without patches.
         sensitivity: where it was asked for.
     """
 
@@ -65,7 +65,7 @@ class QuantizationReport:
     int8_layers: tuple[str, ...]
     kept: dict[str, str]
     int8_share: float
-    quality: Quality | None = None
+    quality: dict[str, Quality] = field(default_factory=dict)
     sensitivity: Sensitivity = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -80,8 +80,8 @@ class QuantizationReport:
         for reason, names in reasons.items():
             shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             lines.append(f"not in INT8, {reason}: {len(names)} ({shown})")
-        if self.quality is not None:
-            lines.append(f"int8: {self.quality}")
+        if self.quality:
+            lines += quality_table(self.quality)
         return "\n".join(lines)
 
 
@@ -135,7 +135,7 @@ class _Model:
             method=method,
             patches=len(patches.inputs),
             pictures=patches.pictures,
-            noise=patches.noise,
+            conditions=list(patches.by_condition()),
             scales={
                 name: float(representable(np.array(histogram.range(method, percentile) / LEVELS)))
                 for name, histogram in histograms.items()
@@ -246,6 +246,7 @@ def quantize_network(
     runner: str = "tensorrt",
     deploy: bool = True,
     residuals: bool = False,
+    reference: RestorationNetwork | None = None,
     progress: Progress | None = None,
     state: str | os.PathLike[str] | None = None,
     save_calibration: bool = False,
@@ -259,16 +260,20 @@ def quantize_network(
     Args:
         network: from `create_network` or `load_network`; stays as it is.
         path: replaced only when the new file is complete and good enough.
-        patches: from `restorert.read_patches`: to calibrate on and to measure the quality on.
+        patches: from `restorert.read_patches`: to calibrate on and, those kept out of that, to
+            measure the quality on, in each condition.
         calibration: of an earlier run, instead of calibrating; with ``patches`` the quality is
             measured, too.
         method, percentile, bias_correction, runner, deploy, progress, state: see `calibrate`.
         keep_fp16: names of layers to leave in float16, or "auto" for the fewest that keep the drop
             within the limit.
-        limit: most dB of PSNR that INT8 may cost; None is that of `DROP_LIMITS`.
+        limit: most dB of PSNR that INT8 may cost in any condition, see `check_quality`; None is
+            that of `DROP_LIMITS`.
         gate: refuse to write a file that costs more.
         sensitivity: rank the layers by the harm that each does alone.
         residuals: let residual sums read int8 tensors, too: fewer bytes, less precise.
+        reference: the float32 network that INT8 is compared with; None is ``network``, another is
+            the one that ``network`` was fine-tuned from for INT8.
         save_calibration: write the calibration to ``path``.json, or to ``path``.refused.json where
             the gate refuses it; ``state`` is ``path``.partial by default.
 
@@ -310,8 +315,8 @@ def quantize_network(
             model.wide,
             model.chosen(kept),
             calibration,
-            network,
-            patches.spread(_SENSITIVITY_PATCHES),
+            reference or network,
+            patches.judged.spread(_SENSITIVITY_PATCHES),
         )
         ranking = search.rank(progress)
         if keep_fp16 == "auto":
@@ -336,12 +341,14 @@ def quantize_network(
             "int8_share": round(share, 4),
         },
     )
-    quality = None
+    quality: dict[str, Quality] = {}
     if patches is not None:
         try:
             with stage("measuring the quality", progress):
-                some = patches.spread(QUALITY_PATCHES)
-                quality = compare(run(onnx_session(quantized), some.inputs), network, some)
+                judged = patches.judged
+                found = run(onnx_session(quantized), judged.inputs)
+                quality = compare(found, reference or network, judged)
+            calibration = replace(calibration, quality=figures(quality))
             if gate:
                 check_quality(quality, "int8", most)
         except QualityError as error:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import onnx
 
 Sensitivity = dict[str, float]
-"""Layer -> error of the residual where that layer alone is in INT8, largest first."""
+"""Layer -> the harm where that layer alone is in INT8, largest first: the drop, in units of what a
+limit of 1 dB allows, in the condition where that is largest."""
 
 SWITCHES = "quantized"
 """The input of a `switchable` model that says which layers run in INT8."""
@@ -50,16 +51,20 @@ class Search:
         self._session = onnx_session(switchable(edit, layers))
         self._expected = reference_pictures(network, patches.inputs)
 
-    def quality(self, quantized: Collection[str]) -> Quality:
-        """Where the layers of these names are in INT8."""
+    def qualities(self, quantized: Collection[str]) -> dict[str, Quality]:
+        """By condition, where the layers of these names are in INT8."""
         switches = np.array([name in quantized for name in self.names])
         found = run(self._session, self.patches.inputs, **{SWITCHES: switches})
         return compare(found, self.network, self.patches, self._expected)
 
+    def excess(self, quantized: Collection[str], limit: float) -> float:
+        """See `Quality.excess`, of the condition where it is largest."""
+        return max(quality.excess(limit) for quality in self.qualities(quantized).values())
+
     def rank(self, progress: Progress | None = None) -> Sensitivity:
         """Each layer's harm alone, largest first."""
         harm = {
-            name: self.quality({name}).residual_error
+            name: max(q.drop / q.allowed(1.0) for q in self.qualities({name}).values())
             for name in counted(self.names, "ranking layers", progress)
         }
         return dict(sorted(harm.items(), key=lambda item: -item[1]))
@@ -67,9 +72,9 @@ class Search:
     def fewest(
         self, ranking: Sensitivity, most: float, progress: Progress | None = None
     ) -> list[str]:
-        """The fewest of the most harmful layers without which the drop is at most ``most`` dB."""
+        """The fewest of the most harmful layers without which the limit ``most``, in dB, holds."""
         names = list(ranking)
-        low, high = -1, len(names)  # the drop is over the limit at low, and within it at high
+        low, high = -1, len(names)  # the limit does not hold at low, and does at high
         steps = len(names).bit_length() + 1
         step = 0
         while high - low > 1:
@@ -78,7 +83,7 @@ class Search:
             if progress:
                 progress("choosing layers", step / steps)
             step += 1
-            if self.quality(names[middle:]).drop <= most:
+            if self.excess(names[middle:], most) <= 1:
                 high = middle
             else:
                 low = middle

@@ -119,7 +119,7 @@ def calibrated_path(
         "weights": weights_hash(network),
         "pictures": sorted(patches.pictures.values()),
         "patches": [x.shape for x in patches.inputs],
-        "noise": patches.noise,
+        "conditions": patches.conditions,
         "arguments": arguments,
     }
     cache = cache or EngineCache()

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restorert.errors import InputError, PictureError
+from restorert.pictures.degradations import Degradation, Picture, convolve, line_kernel, to_unit
 from restorert.pictures.files import FORMATS, list_pictures, read_image
 from restorert.pictures.pixels import to_8_bits
-from restorert.training.degradations import Degradation, Picture, convolve, line_kernel, to_unit
 
 Levels = NDArray[np.uint8]
 

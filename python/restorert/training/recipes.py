@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from restorert.errors import InputError, RecipeError
-from restorert.training.degradations import (
+from restorert.pictures.degradations import (
     Chain,
     Degradation,
     GaussianNoise,

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 
 from restorert.errors import CheckpointError, RestorertError
 from restorert.networks.degradation_classifier import DegradationClassifier
+from restorert.pictures.degradations import to_unit
 from restorert.pictures.files import write_image
 from restorert.pictures.picture import Picture
 from restorert.pictures.pixels import from_unit_range
 from restorert.training.checkpoint import CHECKPOINT, MISFITS, damaged, read_run, write_run
 from restorert.training.data import Batch, Levels, Pairs, planes
 from restorert.training.dcpt import accuracy
-from restorert.training.degradations import to_unit
 from restorert.training.objective import build_module, loss_and_quality, mean_psnr
 from restorert.training.recipes import Recipe
 from restorert.weights.load import not_finite_tensor

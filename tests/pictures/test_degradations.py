@@ -12,7 +12,7 @@ from skimage import data
 
 from restorert.errors import InputError
 from restorert.networks.degradation_classifier import CLASSES
-from restorert.training.degradations import (
+from restorert.pictures.degradations import (
     Chain,
     GaussianBlur,
     GaussianNoise,

@@ -1,25 +1,26 @@
-"""Synthetic degradations of clean pictures: the inputs of training pairs.
+"""Synthetic degradations of clean pictures: for training, for calibration and for judging.
 
-Each is a frozen dataclass of ranges, called as ``(picture, rng) -> picture``: float32 [H, W, 3] RGB
-in [0, 1] in and out; the input is not changed. All randomness comes from ``rng``, so a seed gives
-the same pair on every machine that rounds alike. Ranges are (smallest, largest), drawn uniformly.
+Each is a frozen dataclass of ranges, called as ``(picture, rng) -> picture``: float32 [H, W, C] in
+[0, 1] in and out, RGB or grey; the input is not changed. All randomness comes from ``rng``, so a
+seed gives the same pair on every machine that rounds alike. Ranges are (smallest, largest), drawn
+uniformly.
+
+`degradation` makes one from its name, such as "sigma 15 + jpeg 50": the conditions of
+`NetworkSpec.conditions`.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 
-from restorert.errors import InputError
+from restorert.errors import InputError, printable
 
 Picture = NDArray[np.float32]
 Range = tuple[float, float]
@@ -29,7 +30,7 @@ class Degradation(Protocol):
     """A function from a clean picture to a degraded one."""
 
     def __call__(self, picture: Picture, rng: np.random.Generator, /) -> Picture:
-        """Degrade [H, W, 3] float32 in [0, 1]."""
+        """Degrade [H, W, C] float32 in [0, 1]."""
 
 
 class _Ranges:
@@ -55,7 +56,7 @@ class _Ranges:
 
 @dataclass(frozen=True)
 class GaussianNoise(_Ranges):
-    """White Gaussian noise, of one strength in the three channels and independent in each.
+    """White Gaussian noise, of one strength in all channels and independent in each.
 
     Attributes:
         sigma: standard deviation in levels of 255, 0 to 255.
@@ -89,12 +90,19 @@ class Jpeg(_Ranges):
     limits: ClassVar[Mapping[str, Range]] = {"quality": (1, 100), "full_colour": (0.0, 1.0)}
 
     def __call__(self, picture: Picture, rng: np.random.Generator) -> Picture:
+        from PIL import Image
+
+        if picture.shape[2] not in (1, 3):
+            raise InputError(f"JPEG holds 1 or 3 channels, not {picture.shape[2]}")
+        grey = picture.shape[2] == 1
         quality = int(rng.integers(self.quality[0], self.quality[1] + 1))
         subsampling = 0 if rng.random() < self.full_colour else 2
         levels = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
         stream = io.BytesIO()
-        Image.fromarray(levels).save(stream, "JPEG", quality=quality, subsampling=subsampling)
-        return to_unit(np.asarray(Image.open(stream).convert("RGB")))
+        image = Image.fromarray(levels[..., 0] if grey else levels)
+        image.save(stream, "JPEG", quality=quality, subsampling=subsampling)
+        decoded = np.asarray(Image.open(stream).convert("L" if grey else "RGB"))
+        return to_unit(decoded[..., None] if grey else decoded)
 
 
 @dataclass(frozen=True)
@@ -243,6 +251,50 @@ class Chain:
         return picture
 
 
+_NUMBERED: dict[str, tuple[Range, Callable[[float], Degradation]]] = {
+    "sigma": ((0, 255), lambda value: GaussianNoise((value, value), rounded=0.0)),
+    "jpeg": ((1, 100), lambda value: Jpeg((int(value), int(value)), full_colour=0.0)),
+    "blur": ((0.1, 50), lambda value: GaussianBlur((value, value))),
+    "motion": ((1, 200), lambda value: MotionBlur((value, value))),
+}
+_NAMED: dict[str, Callable[[], Degradation]] = {
+    "clean": lambda: Chain(()),
+    "rain": RainStreaks,
+    "haze": Haze,
+    "low light": LowLight,
+}
+
+
+def degradation(name: str) -> Degradation:
+    """The degradation of a name; " + " between names applies one after the other.
+
+    Args:
+        name: "sigma S" (Gaussian noise, standard deviation in levels of 255), "jpeg Q" (quality,
+            4:2:0), "blur S" (Gaussian, pixels), "motion L" (length in pixels, any direction),
+            "rain", "haze", "low light", or "clean".
+
+    Raises:
+        InputError: another name, or a number out of range.
+    """
+    parts = [part.strip() for part in name.split("+")]
+    if len(parts) > 1:
+        return Chain(tuple(degradation(part) for part in parts))
+    if name.strip() in _NAMED:
+        return _NAMED[name.strip()]()
+    kind, _, number = name.strip().partition(" ")
+    if kind not in _NUMBERED:
+        known = ", ".join([*(f"{word} N" for word in _NUMBERED), *_NAMED])
+        raise InputError(f"unknown condition {printable(repr(name)[:60])}; expected {known}")
+    (low, high), make = _NUMBERED[kind]
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise InputError(f"{kind} takes a number from {low:g} to {high:g}, not {number[:20]!r}")
+    return make(value)
+
+
 def dcpt_degradations() -> dict[str, Degradation]:
     """The five degradations of DCPT's all-in-one task, named and ordered as in `CLASSES`."""
     return {
@@ -308,6 +360,9 @@ def _float32(picture: NDArray[Any]) -> Picture:
 
 def convolve(picture: Picture, kernel: NDArray[Any]) -> Picture:
     """Convolve each channel with a kernel of odd side; border pixels are repeated."""
+    import torch
+    import torch.nn.functional as F
+
     # conv2d is a correlation: it does not flip the kernel.
     weight = torch.from_numpy(np.ascontiguousarray(kernel[::-1, ::-1], np.float32))[None, None]
     planes = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[:, None]
