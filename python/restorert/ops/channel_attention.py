@@ -150,30 +150,6 @@ def _bytes_moved(case: OpCase, element_size: int) -> int:
     return int(passes * case.size * element_size)
 
 
-# The form that the networks use; the others are exported as plain operators (a function has no
-# optional inputs for TensorRT's parser). In a TensorRT-RTX plan of convolutions and channel
-# attentions in fp16 this body costs 24 kernels and 4.28 GB for three blocks at 80x720x1280, what
-# the formula must move; the mean needs the cast to float32, and with the product and the sum in
-# float32 as well it is 5.75 GB. 1x1 convolutions in the place of Gemm cost the same.
-_ONNX_FUNCTION = """
-<domain: "restorert", opset_import: ["" : 18]>
-channel_attention (r, x, w_down, w_up) => (y) {
-    axes = Constant <value = int64[2] {2, 3}> ()
-    wide = Cast <to = 1> (r)
-    mean = ReduceMean <keepdims = 0> (wide, axes)
-    down = Cast <to = 1> (w_down)
-    up = Cast <to = 1> (w_up)
-    hidden = Gemm <transB = 1> (mean, down)
-    active = Relu (hidden)
-    logits = Gemm <transB = 1> (active, up)
-    s = Sigmoid (logits)
-    pixels = Unsqueeze (s, axes)
-    scale = CastLike (pixels, r)
-    scaled = Mul (r, scale)
-    y = Add (scaled, x)
-}
-"""
-
 SPEC = OpSpec(
     op=channel_attention,
     fake=_fake,
@@ -211,5 +187,27 @@ SPEC = OpSpec(
         torch.float16: 6e-4,  # measured worst on a CPU: 4.9e-4, half a unit in the last place
         torch.bfloat16: 4.5e-3,  # measured worst on a CPU: 3.9e-3, half a unit in the last place
     },
-    onnx_function=_ONNX_FUNCTION,
+    # The form that the networks use; the others are exported as plain operators (a function has no
+    # optional inputs for TensorRT's parser). In a TensorRT-RTX plan of convolutions and channel
+    # attentions in fp16 this body costs 24 kernels and 4.28 GB for three blocks at 80x720x1280,
+    # what the formula must move; the mean needs the cast to float32, and with the product and the
+    # sum in float32 as well it is 5.75 GB. 1x1 convolutions in the place of Gemm cost the same.
+    onnx_function="""
+<domain: "restorert", opset_import: ["" : 18]>
+channel_attention (r, x, w_down, w_up) => (y) {
+    axes = Constant <value = int64[2] {2, 3}> ()
+    wide = Cast <to = 1> (r)
+    mean = ReduceMean <keepdims = 0> (wide, axes)
+    down = Cast <to = 1> (w_down)
+    up = Cast <to = 1> (w_up)
+    hidden = Gemm <transB = 1> (mean, down)
+    active = Relu (hidden)
+    logits = Gemm <transB = 1> (active, up)
+    s = Sigmoid (logits)
+    pixels = Unsqueeze (s, axes)
+    scale = CastLike (pixels, r)
+    scaled = Mul (r, scale)
+    y = Add (scaled, x)
+}
+""",
 )

@@ -77,31 +77,6 @@ def _draw_inputs(case: OpCase, draw: Draw) -> dict[str, Any]:
     }
 
 
-_ONNX_FUNCTION = """
-<domain: "restorert", opset_import: ["" : 18]>
-conv_lstm_gates <forget_bias: float = 1.0> (gates, cell) => (hidden, next_cell) {
-    i, j, f, o = Split <axis = 1, num_outputs = 4> (gates)
-    wide_i = Cast <to = 1> (i)
-    wide_j = Cast <to = 1> (j)
-    wide_f = Cast <to = 1> (f)
-    wide_o = Cast <to = 1> (o)
-    wide_cell = Cast <to = 1> (cell)
-    forget_bias = Constant <value_float: float = @forget_bias> ()
-    biased_f = Add (wide_f, forget_bias)
-    forget_gate = Sigmoid (biased_f)
-    input_gate = Sigmoid (wide_i)
-    output_gate = Sigmoid (wide_o)
-    new_input = Tanh (wide_j)
-    kept = Mul (wide_cell, forget_gate)
-    added = Mul (input_gate, new_input)
-    wide_next = Add (kept, added)
-    activation = Tanh (wide_next)
-    wide_hidden = Mul (activation, output_gate)
-    hidden = CastLike (wide_hidden, gates)
-    next_cell = CastLike (wide_next, cell)
-}
-"""
-
 SPEC = OpSpec(
     op=conv_lstm_gates,
     fake=_fake,
@@ -133,5 +108,28 @@ SPEC = OpSpec(
         torch.float16: 6e-4,  # measured worst on a CPU: 2.5e-4, half a unit in the last place
         torch.bfloat16: 4.5e-3,  # measured worst on a CPU: 2.0e-3, half a unit in the last place
     },
-    onnx_function=_ONNX_FUNCTION,
+    onnx_function="""
+<domain: "restorert", opset_import: ["" : 18]>
+conv_lstm_gates <forget_bias: float = 1.0> (gates, cell) => (hidden, next_cell) {
+    i, j, f, o = Split <axis = 1, num_outputs = 4> (gates)
+    wide_i = Cast <to = 1> (i)
+    wide_j = Cast <to = 1> (j)
+    wide_f = Cast <to = 1> (f)
+    wide_o = Cast <to = 1> (o)
+    wide_cell = Cast <to = 1> (cell)
+    forget_bias = Constant <value_float: float = @forget_bias> ()
+    biased_f = Add (wide_f, forget_bias)
+    forget_gate = Sigmoid (biased_f)
+    input_gate = Sigmoid (wide_i)
+    output_gate = Sigmoid (wide_o)
+    new_input = Tanh (wide_j)
+    kept = Mul (wide_cell, forget_gate)
+    added = Mul (input_gate, new_input)
+    wide_next = Add (kept, added)
+    activation = Tanh (wide_next)
+    wide_hidden = Mul (activation, output_gate)
+    hidden = CastLike (wide_hidden, gates)
+    next_cell = CastLike (wide_next, cell)
+}
+""",
 )

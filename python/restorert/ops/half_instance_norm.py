@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,7 +9,7 @@ from torch.nn import functional as F
 from restorert.errors import InputError
 from restorert.ops.arguments import check_pictures, check_shape
 from restorert.ops.registration import fused_op
-from restorert.ops.spec import Draw, OpCase, OpSpec
+from restorert.ops.spec import OpCase, OpSpec, norm_inputs
 
 
 def _fake(
@@ -67,33 +65,11 @@ def eager(
     return F.leaky_relu(torch.cat([normalised, second], dim=1), negative_slope)
 
 
-def _draw_inputs(case: OpCase, draw: Draw) -> dict[str, Any]:
-    half = case.shape[1] // 2
-    return {
-        "x": draw(case.shape, case.mean, case.std),
-        "weight": draw((half,), 1.0, 0.2, dtype=torch.float32),
-        "bias": draw((half,), 0.0, 0.2, dtype=torch.float32),
-        **case.attributes,
-    }
-
-
-# The body that every runner without the plugin executes; what it costs in a TensorRT plan decides
-# between equal formulas.
-_ONNX_FUNCTION = """
-<domain: "restorert", opset_import: ["" : 18]>
-half_instance_norm <eps: float = 1e-5, negative_slope: float = 0.2> (x, weight, bias) => (y) {
-    first, second = Split <axis = 1, num_outputs = 2> (x)
-    normalised = InstanceNormalization <epsilon: float = @eps> (first, weight, bias)
-    joined = Concat <axis = 1> (normalised, second)
-    y = LeakyRelu <alpha: float = @negative_slope> (joined)
-}
-"""
-
 SPEC = OpSpec(
     op=half_instance_norm,
     fake=_fake,
     eager=eager,
-    draw_inputs=_draw_inputs,
+    draw_inputs=lambda case, draw: norm_inputs(case, draw, case.shape[1] // 2),
     # Half a tensor for the statistics, then one read and one write of all of it.
     bytes_moved=lambda case, element_size: int(2.5 * case.size * element_size),
     cases=(
@@ -122,5 +98,15 @@ SPEC = OpSpec(
         torch.float16: 6e-4,  # measured worst on a CPU: 4.9e-4, half a unit in the last place
         torch.bfloat16: 4.5e-3,  # measured worst on a CPU: 3.9e-3, half a unit in the last place
     },
-    onnx_function=_ONNX_FUNCTION,
+    # The body that every runner without the plugin executes; what it costs in a TensorRT plan
+    # decides between equal formulas.
+    onnx_function="""
+<domain: "restorert", opset_import: ["" : 18]>
+half_instance_norm <eps: float = 1e-5, negative_slope: float = 0.2> (x, weight, bias) => (y) {
+    first, second = Split <axis = 1, num_outputs = 2> (x)
+    normalised = InstanceNormalization <epsilon: float = @eps> (first, weight, bias)
+    joined = Concat <axis = 1> (normalised, second)
+    y = LeakyRelu <alpha: float = @negative_slope> (joined)
+}
+""",
 )

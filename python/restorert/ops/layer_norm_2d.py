@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from restorert.ops.arguments import check_pictures, check_shape
 from restorert.ops.registration import fused_op
-from restorert.ops.spec import Draw, OpCase, OpSpec
+from restorert.ops.spec import OpCase, OpSpec, norm_inputs
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
@@ -56,47 +54,11 @@ def eager(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
     return weight.to(x.dtype).view(1, -1, 1, 1) * normalised + bias.to(x.dtype).view(1, -1, 1, 1)
 
 
-def _draw_inputs(case: OpCase, draw: Draw) -> dict[str, Any]:
-    channels = case.shape[1]
-    return {
-        "x": draw(case.shape, case.mean, case.std),
-        "weight": draw((channels,), 1.0, 0.2, dtype=torch.float32),
-        "bias": draw((channels,), 0.0, 0.2, dtype=torch.float32),
-        **case.attributes,
-    }
-
-
-# The body that every runner without the plugin executes. Of equal formulas a TensorRT-RTX plan of
-# this one moves the fewest bytes in fp16; LayerNormalization between transposes takes a third more.
-_ONNX_FUNCTION = """
-<domain: "restorert", opset_import: ["" : 18]>
-layer_norm_2d <eps: float = 1e-6> (x, weight, bias) => (y) {
-    axis = Constant <value_ints = [1]> ()
-    epsilon = Constant <value_float: float = @eps> ()
-    wide = Cast <to = 1> (x)
-    mean = ReduceMean <keepdims = 1> (wide, axis)
-    centred = Sub (wide, mean)
-    squares = Mul (centred, centred)
-    variance = ReduceMean <keepdims = 1> (squares, axis)
-    sum = Add (variance, epsilon)
-    deviation = Sqrt (sum)
-    normalised = Div (centred, deviation)
-    column = Constant <value_ints = [1, -1, 1, 1]> ()
-    wide_weight = Cast <to = 1> (weight)
-    scale = Reshape (wide_weight, column)
-    wide_bias = Cast <to = 1> (bias)
-    shift = Reshape (wide_bias, column)
-    scaled = Mul (normalised, scale)
-    shifted = Add (scaled, shift)
-    y = CastLike (shifted, x)
-}
-"""
-
 SPEC = OpSpec(
     op=layer_norm_2d,
     fake=_fake,
     eager=eager,
-    draw_inputs=_draw_inputs,
+    draw_inputs=lambda case, draw: norm_inputs(case, draw, case.shape[1]),
     bytes_moved=lambda case, element_size: 2 * case.size * element_size,
     cases=(
         OpCase((1, 1, 1, 1)),
@@ -131,5 +93,30 @@ SPEC = OpSpec(
         torch.float16: 6e-4,  # measured worst on a CPU: 4.9e-4, half a unit in the last place
         torch.bfloat16: 4.5e-3,  # measured worst on a CPU: 3.9e-3, half a unit in the last place
     },
-    onnx_function=_ONNX_FUNCTION,
+    # The body that every runner without the plugin executes. Of equal formulas a TensorRT-RTX plan
+    # of this one moves the fewest bytes in fp16; LayerNormalization between transposes takes a
+    # third more.
+    onnx_function="""
+<domain: "restorert", opset_import: ["" : 18]>
+layer_norm_2d <eps: float = 1e-6> (x, weight, bias) => (y) {
+    axis = Constant <value_ints = [1]> ()
+    epsilon = Constant <value_float: float = @eps> ()
+    wide = Cast <to = 1> (x)
+    mean = ReduceMean <keepdims = 1> (wide, axis)
+    centred = Sub (wide, mean)
+    squares = Mul (centred, centred)
+    variance = ReduceMean <keepdims = 1> (squares, axis)
+    sum = Add (variance, epsilon)
+    deviation = Sqrt (sum)
+    normalised = Div (centred, deviation)
+    column = Constant <value_ints = [1, -1, 1, 1]> ()
+    wide_weight = Cast <to = 1> (weight)
+    scale = Reshape (wide_weight, column)
+    wide_bias = Cast <to = 1> (bias)
+    shift = Reshape (wide_bias, column)
+    scaled = Mul (normalised, scale)
+    shifted = Add (scaled, shift)
+    y = CastLike (shifted, x)
+}
+""",
 )

@@ -40,7 +40,7 @@ def fused_op(fake: Callable[P, R]) -> Callable[[Callable[P, R]], Callable[P, R]]
         @functools.wraps(reference)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             check_dense(name, dict(zip(names, args, strict=False)) | kwargs)
-            return overload(*args, **kwargs)  # type: ignore[no-any-return]
+            return overload(*args, **kwargs)
 
         return call
 

@@ -55,6 +55,16 @@ class Draw:
         return values.to(device=self.device, dtype=dtype or self.dtype)
 
 
+def norm_inputs(case: OpCase, draw: Draw, channels: int) -> dict[str, Any]:
+    """Arguments of a norm whose weight and bias have ``channels`` elements."""
+    return {
+        "x": draw(case.shape, case.mean, case.std),
+        "weight": draw((channels,), 1.0, 0.2, dtype=torch.float32),
+        "bias": draw((channels,), 0.0, 0.2, dtype=torch.float32),
+        **case.attributes,
+    }
+
+
 @dataclass(frozen=True)
 class OpSpec:
     """A fused op.
