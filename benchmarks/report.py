@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
@@ -58,8 +59,8 @@ def facts() -> dict[str, Any]:
         "restorert": __version__,
         "commit": _commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-        "gpu": gpu.to_json() if gpu else None,
-        "cpu": device.cpu().to_json(),
+        "gpu": dataclasses.asdict(gpu) if gpu else None,
+        "cpu": dataclasses.asdict(device.cpu()),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -330,13 +330,16 @@ def test_the_output_is_no_input(
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("hinet-tiny", "no --weights: hinet-tiny with the package's own weights\n"),
-        ("mprnet-derain", "random weights of mprnet-derain: give --weights FILE\n"),
+        (
+            "hinet-tiny",
+            "no --weights: hinet-tiny with the package's own weights, for noise and JPEG artefacts",
+        ),
+        ("mprnet-derain", "random weights of mprnet-derain: give --weights FILE"),
     ],
 )
 def test_which_weights_a_name_means(name: str, says: str, capsys: Capture) -> None:
     network = network_of(cli.parser().parse_args(["export", "--model", name, "-o", "a.onnx"]))
-    assert capsys.readouterr().err == says
+    assert capsys.readouterr().err == f"{says}\n"
     expected = rr.load_network(name) if "package" in says else rr.create_network(name)
     assert weights_hash(network) == weights_hash(expected)
 

@@ -15,7 +15,7 @@ import pytest
 
 import restorert as rr
 from restorert import backends
-from restorert.backends import Backend
+from restorert.backends import Backend, base
 from restorert.engine import EngineCache, ShapeProfile
 from restorert.engine.cache import cache_folder, cache_key
 from restorert.engine.device import Device
@@ -131,7 +131,7 @@ def test_plugins_are_in_the_key(
     backend.uses_plugins = True
     paths = set()
     for digest in ("a", "b", None):
-        monkeypatch.setattr(building, "plugin_hash", lambda digest=digest: digest)
+        monkeypatch.setattr(base, "plugin_hash", lambda digest=digest: digest)
         paths.add(build(runner="auto"))
     assert len(paths) == 3
 

@@ -20,9 +20,9 @@ from restorert.backends.openvino import OpenVINOBackend
 from restorert.cli import main as cli
 from restorert.cli.build import profile_of, run_build
 from restorert.engine import ShapeProfile
-from restorert.engine.device import Device
+from restorert.engine.device import Device, Host
 from restorert.engine.recipe import FLAGS, BuilderOptions
-from restorert.engine.sidecar import check_environment, read_sidecar, sidecar_path
+from restorert.engine.sidecar import check_host, read_sidecar, sidecar_path
 from restorert.errors import EngineMismatchError, RunnerUnavailableError
 from restorert.runtime.build import NetworkSource
 
@@ -229,13 +229,10 @@ def test_texts_in_errors_are_printable(built: Path, tmp_path: Path, text: str) -
 
 def test_wrong_runner(built: Path) -> None:
     with pytest.raises(EngineMismatchError, match="built by openvino, this machine has tensorrt;"):
-        check_environment(
+        check_host(
             built,
             read_sidecar(built),
-            runner="tensorrt",
-            runner_version="10.15",
-            device=Device("cuda", "GPU", "9.0"),
-            plugins_sha256=None,
+            Host("tensorrt", "10.15", Device("cuda", "GPU", "9.0")),
         )
 
 

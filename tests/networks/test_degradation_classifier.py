@@ -21,6 +21,7 @@ from restorert.networks.degradation_classifier import (
     DegradationClassifier,
     DegradationDecoder,
     decoder_from_state_dict,
+    read_features,
 )
 
 MINI = {"width": 4, "encoder_blocks": (1, 2), "middle_blocks": 1, "decoder_blocks": (1, 1)}
@@ -114,7 +115,7 @@ def test_the_encoder_stops_at_the_last_feature() -> None:
     calls: list[str] = []
     classifier.encoder.ending.register_forward_hook(lambda *_: calls.append("ending"))
     x = seeded_picture(16, 24)
-    features = classifier.features(x)
+    features = read_features(classifier.encoder, x)
     assert [tuple(f.shape) for f in features] == [(1, 4, 16, 24), (1, 8, 8, 12)]
     assert calls == []
     assert classifier.encoder(x).shape == x.shape  # and runs to its end again

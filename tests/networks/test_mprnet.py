@@ -14,7 +14,7 @@ from torch import Tensor
 import restorert as rr
 from restorert.errors import CheckpointError
 from restorert.networks.counts import count_macs, count_parameters
-from restorert.networks.mprnet import FAMILY, MPRNetConfig, config_from_state_dict
+from restorert.networks.mprnet import FAMILY, MPRNetConfig
 
 SMALL = FAMILY.small
 GAIN = 0.7
@@ -125,7 +125,7 @@ def test_the_task_is_read_off_the_widths(tmp_path: Path) -> None:
     for name in ("mprnet-denoise", "mprnet-derain", "mprnet-deblur-2stage"):
         with torch.device("meta"):
             state = rr.create_network(name).state_dict()
-        assert config_from_state_dict(state) == rr.network_spec(name).config
+        assert FAMILY.config_from_state_dict(state) == rr.network_spec(name).config
 
 
 def test_patches_are_restored_apart() -> None:
@@ -205,11 +205,11 @@ def test_other_tensors_are_no_mprnet() -> None:
     good = rr.create_network("mprnet-deblur", **SMALL).state_dict()
     for name in ("shallow_feat1.0.weight", "stage1_encoder.down12.down.1.weight"):
         for tensor in (torch.zeros(3), torch.zeros(0, 0, 0, 0), torch.tensor(1.0)):
-            assert config_from_state_dict({**good, name: tensor}) is None
+            assert FAMILY.config_from_state_dict({**good, name: tensor}) is None
     hidden = "shallow_feat1.1.CA.conv_du.0.weight"
-    assert config_from_state_dict({**good, hidden: torch.zeros(900, 8, 1, 1)}) is None
-    assert config_from_state_dict({**good, "tail.weight": torch.zeros(3, 1, 3, 3)}) is None
-    assert config_from_state_dict({}) is None
+    assert FAMILY.config_from_state_dict({**good, hidden: torch.zeros(900, 8, 1, 1)}) is None
+    assert FAMILY.config_from_state_dict({**good, "tail.weight": torch.zeros(3, 1, 3, 3)}) is None
+    assert FAMILY.config_from_state_dict({}) is None
 
 
 def test_without_the_third_stage_its_sizes_mean_nothing() -> None:

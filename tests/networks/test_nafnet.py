@@ -16,7 +16,7 @@ from seeded import figures
 
 import restorert as rr
 from restorert.networks.counts import count_macs, count_parameters
-from restorert.networks.nafnet import config_from_state_dict, local_mean, window_bounds
+from restorert.networks.nafnet import FAMILY, local_mean, window_bounds
 
 DEEP = ((1, 1, 1, 28), 1, (1, 1, 1, 1))
 MANY = ((2, 2, 4, 8), 12, (2, 2, 2, 2))
@@ -251,7 +251,7 @@ def test_nonsense_is_refused_in_one_line(config: dict[str, object]) -> None:
 
 def test_hostile_tensors_are_no_network() -> None:
     state = dict(rr.create_network("nafnet-dcpt", **MINI).state_dict())
-    assert config_from_state_dict(state) is not None
+    assert FAMILY.config_from_state_dict(state) is not None
     for changed in (
         {"intro.weight": torch.zeros(3)},
         {"intro.weight": torch.zeros(0, 3, 3, 3)},
@@ -261,10 +261,10 @@ def test_hostile_tensors_are_no_network() -> None:
         {"downs.0.weight": None},
     ):
         hostile = {k: v for k, v in {**state, **changed}.items() if v is not None}
-        assert config_from_state_dict(hostile) is None
-    assert config_from_state_dict({}) is None
+        assert FAMILY.config_from_state_dict(hostile) is None
+    assert FAMILY.config_from_state_dict({}) is None
     digits = {f"encoders.0.{'9' * 5000}.norm1.weight": torch.zeros(1)}
-    config = config_from_state_dict({**state, **digits})
+    config = FAMILY.config_from_state_dict({**state, **digits})
     assert config is not None
     assert config.encoder_blocks == (2, 2)
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import restorert as rr
 from restorert.networks.counts import count_macs, count_parameters
-from restorert.networks.promptir import FAMILY, PromptBlock, PromptIRConfig, config_from_state_dict
+from restorert.networks.promptir import FAMILY, PromptBlock, PromptIRConfig
 
 SMALL = dict(FAMILY.small)
 
@@ -102,7 +102,7 @@ def test_sizes_of_our_own_are_read_back() -> None:
     )
     with torch.device("meta"):
         state = FAMILY.build(config).state_dict()
-    assert config_from_state_dict(state) == config
+    assert FAMILY.config_from_state_dict(state) == config
 
 
 def test_tensors_that_are_no_promptir() -> None:
@@ -114,7 +114,7 @@ def test_tensors_that_are_no_promptir() -> None:
         "output.weight": torch.zeros(2, 16, 3, 3),
         "latent.0.attn.temperature": torch.zeros(()),
     }.items():
-        assert config_from_state_dict({**state, name: value}) is None
+        assert FAMILY.config_from_state_dict({**state, name: value}) is None
 
 
 @pytest.mark.parametrize("name", ["promptir", "promptir-dcpt"])

@@ -17,7 +17,6 @@ from restorert.networks.restormer import (
     FAMILY,
     ChannelAttention,
     RestormerConfig,
-    config_from_state_dict,
 )
 
 SMALL = dict(FAMILY.small)
@@ -64,8 +63,8 @@ def test_variants() -> None:
         assert (spec.in_channels, spec.out_channels) == (config.in_channels, config.out_channels)
         assert (spec.size_multiple, spec.padding_mode) == (8, "reflect")
         assert config.dcpt == (name == "restormer-dcpt")
-        assert config.form.norm_eps == (1e-6 if config.dcpt else 1e-5)
-        assert config.form.attention == ("relu" if config.dcpt else "softmax")
+        assert config.norm_eps == (1e-6 if config.dcpt else 1e-5)
+        assert config.attention == ("relu" if config.dcpt else "softmax")
 
 
 # papers.toml: parameters of the official code, and its MACs at 256x256. The authors multiply
@@ -189,13 +188,13 @@ def test_nonsense_is_refused_in_one_line(fields: dict[str, object], message: str
 def test_sizes_of_our_own_are_read_back(config: RestormerConfig) -> None:
     with torch.device("meta"):
         state = FAMILY.build(config).state_dict()
-    assert config_from_state_dict(state) == config
+    assert FAMILY.config_from_state_dict(state) == config
 
 
 def test_tensors_that_are_no_restormer() -> None:
     with torch.device("meta"):
         state = rr.create_network("restormer-deraining", **SMALL).state_dict()
-    assert config_from_state_dict({}) is None
+    assert FAMILY.config_from_state_dict({}) is None
     for name, value in {
         "patch_embed.proj.weight": torch.zeros(3),
         "output.weight": torch.zeros(()),
@@ -203,15 +202,15 @@ def test_tensors_that_are_no_restormer() -> None:
         "latent.0.attn.temperature": torch.zeros(0, 1, 1),
         "encoder_level3.0.attn.temperature": torch.zeros(10**9, 1, 1, device="meta"),
     }.items():
-        assert config_from_state_dict({**state, name: value}) is None
+        assert FAMILY.config_from_state_dict({**state, name: value}) is None
     # Recognised, and refused when the tensors are compared with the network's.
     empty = {"latent.0.ffn.project_out.weight": torch.zeros(0, 0, 0, 0)}
-    assert config_from_state_dict({**state, **empty}) is not None
+    assert FAMILY.config_from_state_dict({**state, **empty}) is not None
     with pytest.raises(rr.RestorertError, match="tensors that do not fit together"):
         rr.networks.network_from_state_dict({**state, **empty})
     # Numbers that int() would take, or choke on, count no blocks.
     odd = {f"encoder_level1.{n}.x": torch.zeros(1) for n in ("²", "٣", "9" * 9999, "-1", "")}
-    assert config_from_state_dict({**state, **odd}) == config_from_state_dict(state)
+    assert FAMILY.config_from_state_dict({**state, **odd}) == FAMILY.config_from_state_dict(state)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from official import assert_equals_official, load_seeded, seeded_picture, varian
 
 import restorert as rr
 from restorert.networks.counts import count_macs, count_parameters
-from restorert.networks.srn import DownConvReLU, UpConvReLU, config_from_state_dict, enlarge
+from restorert.networks.srn import FAMILY, DownConvReLU, UpConvReLU, enlarge
 
 VARIANTS = ["srn-color", "srn-gray", "srn-lstm"]
 CHECKPOINT = Path(__file__).parents[1] / "weights/data/srn-miniature"
@@ -250,5 +250,5 @@ def test_bad_configs_are_one_line(config: dict[str, int]) -> None:
 )
 def test_hostile_tensors_are_no_srn_or_have_a_config(shapes: dict[str, list[int]]) -> None:
     state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    config = config_from_state_dict(state)
+    config = FAMILY.config_from_state_dict(state)
     assert config is None or (config.width > 0 and config.in_channels > 0)

@@ -125,7 +125,7 @@ def test_windows_shift_and_mask(dcpt: bool, window: int) -> None:
     net = rr.create_network(
         "swinir-dcpt" if dcpt else "swinir-denoise-color-15", **SMALL, window=window
     )
-    attention = next(net.groups()).residual_group.blocks[1].attn
+    attention = net.groups[0].residual_group.blocks[1].attn
     for parameter in attention.parameters():
         parameter.mul_(3)  # logits of order 1
     batch, height, width = 2, 2 * window, 3 * window
@@ -228,17 +228,17 @@ def test_nonsense_is_refused_in_one_line(config: dict[str, object], message: str
 @pytest.mark.parametrize("name", ["swinir-dcpt", "swinir-jpeg-gray-10"])
 def test_strange_tensors_are_not_taken_for_it(name: str) -> None:
     state = rr.create_network(name, **SMALL).state_dict()
-    assert swinir.config_from_state_dict(state) is not None
-    assert swinir.config_from_state_dict({}) is None
+    assert swinir.FAMILY.config_from_state_dict(state) is not None
+    assert swinir.FAMILY.config_from_state_dict({}) is None
     # A network for super-resolution has the same body.
     upsampler = {"conv_before_upsample.0.weight": torch.zeros(64, 12, 3, 3)}
-    assert swinir.config_from_state_dict(state | upsampler) is None
+    assert swinir.FAMILY.config_from_state_dict(state | upsampler) is None
     for key in state:
         for shape in ((), (0,), (0, 0), (1, 1), (7, 0, 3, 3), (0, 5, 1, 1), (2, 3, 4, 5, 6)):
-            swinir.config_from_state_dict(state | {key: torch.zeros(shape)})
-        swinir.config_from_state_dict({k: v for k, v in state.items() if k != key})
+            swinir.FAMILY.config_from_state_dict(state | {key: torch.zeros(shape)})
+        swinir.FAMILY.config_from_state_dict({k: v for k, v in state.items() if k != key})
     many = {f"layers.{'9' * 5000}.residual_group.blocks.0.norm1.weight": torch.zeros(1)}
-    swinir.config_from_state_dict(state | many)
+    swinir.FAMILY.config_from_state_dict(state | many)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

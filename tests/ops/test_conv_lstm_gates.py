@@ -11,11 +11,12 @@ from torch import Tensor
 
 from restorert.errors import InputError
 from restorert.ops import conv_lstm_gates
-from restorert.ops.conv_lstm_gates import eager, reference
+from restorert.ops.conv_lstm_gates import SPEC, eager
 from restorert.testing import max_error
 from restorert.testing.op_runner import LAYOUTS
 
 INF = math.inf
+reference = SPEC.reference
 
 
 def _inputs(channels: int = 3, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

@@ -12,13 +12,14 @@ from torch.nn import functional as F
 
 from restorert.errors import InputError
 from restorert.ops import derive_prototypes, memory_read
-from restorert.ops.memory_read import JUMP, MAX_PROTOTYPES, eager, reference
+from restorert.ops.memory_read import JUMP, MAX_PROTOTYPES, eager
 from restorert.ops.memory_read import SPEC as MEMORY_READ
 from restorert.ops.spec import OpCase
 from restorert.testing import max_error
 from restorert.testing.op_runner import LAYOUTS, in_layout
 
 CPU = torch.device("cpu")
+reference = MEMORY_READ.reference
 SIZES = [(1, 1, 1), (2, 7, 3), (100, 20, 10), (MAX_PROTOTYPES, MAX_PROTOTYPES - 1, 33)]
 
 

@@ -12,19 +12,16 @@ from torch.nn import functional as F
 
 from restorert.errors import InputError
 from restorert.ops import layer_norm_2d, simple_gate_mean
-from restorert.ops import spec as _spec
-from restorert.ops.layer_norm_2d import eager as eager_norm
-from restorert.ops.layer_norm_2d import reference as reference_norm
+from restorert.ops.layer_norm_2d import SPEC as LAYER_NORM
 from restorert.ops.simple_gate_mean import eager as eager_gate_mean
+from restorert.ops.spec import Draw
 from restorert.testing.op_runner import LAYOUTS
 
 INF = math.inf
 
 
 def _random(*shape: int, mean: float = 0.0, std: float = 1.0, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    cpu = torch.device("cpu")
-    return _spec.random_tensor(shape, torch.float32, cpu, generator, mean=mean, std=std)
+    return Draw(torch.float32, torch.device("cpu"), seed)(shape, mean, std)
 
 
 # ---- layer_norm_2d ----
@@ -34,9 +31,9 @@ def test_layer_norm_is_torchs_over_the_last_axis() -> None:
     x = _random(2, 12, 5, 7).double()
     weight, bias = _random(12, seed=1).double(), _random(12, seed=2).double()
     expected = F.layer_norm(x.permute(0, 2, 3, 1), (12,), weight, bias, 1e-6).permute(0, 3, 1, 2)
-    for found in (reference_norm(x, weight, bias), layer_norm_2d(x, weight, bias)):
+    for found in (LAYER_NORM.reference(x, weight, bias), layer_norm_2d(x, weight, bias)):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
-    torch.testing.assert_close(eager_norm(x, weight, bias), expected, rtol=0, atol=1e-13)
+    torch.testing.assert_close(LAYER_NORM.eager(x, weight, bias), expected, rtol=0, atol=1e-13)
 
 
 def test_layer_norm_closed_form() -> None:

@@ -9,7 +9,6 @@ import pytest
 
 import restorert as rr
 from restorert.engine import ShapeProfile
-from restorert.runtime import on_demand
 
 pytest.importorskip("openvino")
 
@@ -63,7 +62,7 @@ def test_profile_grows_and_never_shrinks(
         def __call__(self, frames: np.ndarray) -> np.ndarray:
             return frames
 
-    monkeypatch.setattr(on_demand, "build_engine", lambda _, profile, **rest: Built(profile))
+    monkeypatch.setattr(engine, "_build_engine", lambda profile, **rest: Built(profile))
     for height, width in ((700, 2000), (2000, 700), (700, 2000), (2048, 2048)):
         engine(np.zeros((1, height, width, 3), np.uint8))
     assert asked == [(1024, 2048), (2048, 2048)]

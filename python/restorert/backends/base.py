@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from restorert.engine import device
-from restorert.engine.device import Device
+from restorert.engine.device import Device, Host, plugin_hash
 from restorert.engine.profile import ShapeProfile
 from restorert.engine.request import BuildRequest, Built
 from restorert.engine.sidecar import Sidecar
@@ -84,6 +84,11 @@ class Backend:
     def device(self) -> Device:
         """The device that engines are built for; the CPU if the right kind is missing."""
         return device.cpu()
+
+    def host(self) -> Host:
+        """This backend on this machine."""
+        plugins = plugin_hash() if self.uses_plugins else None
+        return Host(self.name, self.version(), self.device(), plugins)
 
     def onnx_precision(self, precision: str) -> str:
         """The precision of the ONNX file that an engine of ``precision`` is built from."""

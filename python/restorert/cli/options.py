@@ -164,9 +164,14 @@ def check_outputs(options: argparse.Namespace, *suffixes: str) -> None:
         check_output(f"{options.output}{suffix}", *inputs)
 
 
-def network_of(options: argparse.Namespace, *, default: str | None = None) -> RestorationNetwork:
-    """The network of --weights and --model; prints which weights a bare name uses."""
-    from restorert import create_network, load_network
+def network_of(
+    options: argparse.Namespace, *, default: str | None = None, random: bool = True
+) -> RestorationNetwork:
+    """The network of --weights and --model; prints which weights a bare name uses.
+
+    Without ``random`` it must be a network whose weights are known.
+    """
+    from restorert import create_network, load_network, network_spec
     from restorert.weights import shipped_weights
 
     if options.weights is not None:
@@ -174,10 +179,15 @@ def network_of(options: argparse.Namespace, *, default: str | None = None) -> Re
     name = options.model or default
     if name is None:
         raise InputError("name a network with --model NAME or a checkpoint with --weights FILE")
-    shipped = shipped_weights().get(name)
+    task, shipped = network_spec(name).task, shipped_weights().get(name)
     if shipped is not None:
-        console().print(f"no --weights: {name} with the package's own weights")
+        console().print(f"no --weights: {name} with the package's own weights, for {task}")
         return load_network(shipped, name=name)
+    if not random:
+        raise InputError(
+            f"no weights of {name} come with the package: give a checkpoint with --weights FILE or "
+            "a built engine with --engine FILE"
+        )
     network = create_network(name)
     console().print(f"random weights of {name}: give --weights FILE")
     return network

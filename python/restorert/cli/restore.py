@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restorert.cli.options import (
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 # In pixels; no camera makes larger pictures.
 _LARGEST_TILE = 65536
-
-# The default network.
-_DEFAULT = "hinet-tiny"
 
 
 def add_to(commands: Any) -> None:
@@ -190,10 +186,8 @@ def _engine(options: argparse.Namespace, tile: Tile, *, one_size: bool = False) 
         engine = load_engine(options.engine)
         shown.print(engine.describe())
     else:
-        if options.weights is None:
-            options.weights = _shipped(options.model)
         engine = EngineOnDemand(
-            network_of(options),
+            network_of(options, default="hinet-tiny", random=False),
             precision=options.precision or "fp32",
             runner=options.runner,
             tile=tile,
@@ -203,23 +197,6 @@ def _engine(options: argparse.Namespace, tile: Tile, *, one_size: bool = False) 
             building=progress_bars,
         )
     return engine if members == 1 else SelfEnsemble(engine, members)
-
-
-def _shipped(model: str | None) -> Path:
-    """The packaged weights of --model or of the default network; prints which."""
-    from restorert.networks import network_spec
-    from restorert.weights import shipped_weights
-
-    shipped = shipped_weights()
-    name = model or _DEFAULT
-    task = network_spec(name).task
-    if name not in shipped:
-        raise InputError(
-            f"no weights of {name} come with the package: give a checkpoint with --weights FILE or "
-            "a built engine with --engine FILE"
-        )
-    console().print(f"no --weights: {name} with the package's own weights, for {task}")
-    return shipped[name]
 
 
 def tile_of(text: str) -> Tile:

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import platform
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from restorert.files import sha256_of
@@ -30,9 +30,6 @@ class Device:
     capability: str
     driver: str = ""
 
-    def to_json(self) -> dict[str, str]:
-        return asdict(self)
-
     def __str__(self) -> str:
         detail = (
             f"sm_{self.capability.replace('.', '')}" if self.kind == "cuda" else self.capability
@@ -41,14 +38,27 @@ class Device:
         return f"{self.name} ({detail}{driver})"
 
 
+@dataclass(frozen=True)
+class Host:
+    """What an engine is built by, and needs where it runs.
+
+    Attributes:
+        runner, version: of the library.
+        device: the processor.
+        plugins: hex SHA-256 of the plugin library; None if there is none, or the runner uses none.
+    """
+
+    runner: str
+    version: str
+    device: Device
+    plugins: str | None = None
+
+
 @functools.cache
 def cpu() -> Device:
     """The CPU of this machine."""
     name, flags = platform.processor() or platform.machine(), ""
-    try:
-        info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        info = ""
+    info = _text_of("/proc/cpuinfo")
     if match := re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE):
         name = match[1].strip()
     if match := re.search(r"^flags\s*:\s*(.+)$", info, re.MULTILINE):
@@ -72,16 +82,18 @@ def cuda() -> Device | None:
         return None
     index = torch.cuda.current_device()
     major, minor = torch.cuda.get_device_capability(index)
-    return Device("cuda", torch.cuda.get_device_name(index), f"{major}.{minor}", _driver())
+    version = _text_of("/proc/driver/nvidia/version")
+    driver = re.search(r"\b(\d{3}\.\d+(?:\.\d+)?)\b", version)
+    name = torch.cuda.get_device_name(index)
+    return Device("cuda", name, f"{major}.{minor}", driver[1] if driver else "")
 
 
-def _driver() -> str:
+def _text_of(path: str) -> str:
+    """A system file's text; empty where there is no such file."""
     try:
-        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    match = re.search(r"\b(\d{3}\.\d+(?:\.\d+)?)\b", text)
-    return match[1] if match else ""
 
 
 PLUGIN_LIBRARY = "librestorert_plugins.so"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from restorert.engine.device import Device, short_version
+from restorert.engine.device import Host, short_version
 from restorert.engine.profile import ShapeProfile
 from restorert.engine.request import BuildRequest, Built
 from restorert.errors import BuildError, Cure, EngineMismatchError, InputError, printable
@@ -78,21 +78,18 @@ class Sidecar:
         request: BuildRequest,
         built: Built,
         engine: Path,
+        host: Host,
         *,
-        runner: str,
-        runner_version: str,
-        device: Device,
-        plugins_sha256: str | None = None,
-        seconds: float = 0.0,
-        rebuild: str = "",
+        seconds: float,
+        rebuild: str,
     ) -> Sidecar:
         """The sidecar of the finished file ``engine``."""
         return cls(
             network=request.onnx.metadata,
             precision=request.precision,
-            runner=runner,
-            runner_version=runner_version,
-            device={"name": device.name, "capability": device.capability},
+            runner=host.runner,
+            runner_version=host.version,
+            device={"name": host.device.name, "capability": host.device.capability},
             profile=request.profile,
             options=request.options.to_json(),
             onnx_sha256=request.onnx.sha256,
@@ -101,7 +98,7 @@ class Sidecar:
             engine_sha256=sha256_of(engine),
             engine_bytes=engine.stat().st_size,
             rebuild=rebuild,
-            plugins_sha256=plugins_sha256 if built.plugins else None,
+            plugins_sha256=host.plugins if built.plugins else None,
             restorert=__version__,
             build_seconds=round(seconds, 3),
             precision_ran=built.precision_ran,
@@ -215,15 +212,7 @@ def check_engine_file(engine: str | os.PathLike[str], sidecar: Sidecar) -> None:
         )
 
 
-def check_environment(
-    engine: str | os.PathLike[str],
-    sidecar: Sidecar,
-    *,
-    runner: str,
-    runner_version: str,
-    device: Device,
-    plugins_sha256: str | None,
-) -> None:
+def check_host(engine: str | os.PathLike[str], sidecar: Sidecar, host: Host) -> None:
     """Raise EngineMismatchError unless this machine is the one the engine was built for."""
 
     def refuse(built: str, here: str) -> None:
@@ -231,16 +220,17 @@ def check_environment(
             f"{os.fspath(engine)} was built {built}, this machine has {here}; {sidecar.cure}"
         )
 
+    device = host.device
     here = f"{device.name} ({device.capability})"
-    if sidecar.runner != runner:
-        refuse(f"by {sidecar.runner}", runner)
-    if sidecar.runner_version != runner_version:
-        refuse(f"by {runner} {sidecar.runner_version}", f"{runner} {runner_version}")
+    if sidecar.runner != host.runner:
+        refuse(f"by {sidecar.runner}", host.runner)
+    if sidecar.runner_version != host.version:
+        refuse(f"by {host.runner} {sidecar.runner_version}", f"{host.runner} {host.version}")
     if sidecar.targets:
         if device.capability not in sidecar.targets:
             refuse(f"for compute capability {', '.join(sidecar.targets)}", here)
     elif sidecar.device != {"name": device.name, "capability": device.capability}:
         built_for = sidecar.device
         refuse(f"for {built_for.get('name')} ({built_for.get('capability')})", here)
-    if sidecar.plugins_sha256 and sidecar.plugins_sha256 != plugins_sha256:
-        refuse("with another plugin library", "another build of it" if plugins_sha256 else "none")
+    if sidecar.plugins_sha256 and sidecar.plugins_sha256 != host.plugins:
+        refuse("with another plugin library", "another build of it" if host.plugins else "none")

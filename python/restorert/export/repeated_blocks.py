@@ -67,10 +67,7 @@ def _call(block: RepeatedBlock, number: int, kind: BlockKind) -> Callable[[Tenso
         kind.channels, kind.dtype = int(x.shape[1]), x.dtype
         name = f"{_DOMAIN}::kind_{number}"
         inputs = [x, *_tensors(block).values()]
-        result: Tensor = torch.onnx.ops.symbolic(
-            name, inputs, {}, dtype=x.dtype, shape=x.shape, version=1
-        )
-        return result
+        return torch.onnx.ops.symbolic(name, inputs, {}, dtype=x.dtype, shape=x.shape, version=1)
 
     return forward
 
@@ -110,8 +107,7 @@ class _Functional(nn.Module):
 
     def forward(self, x: Tensor, *tensors: Tensor) -> Tensor:
         named = dict(zip(self._names, tensors, strict=True))
-        result: Tensor = torch.func.functional_call(self._block[0], named, (x,))
-        return result
+        return torch.func.functional_call(self._block[0], named, (x,))
 
 
 def put_blocks_back(model: onnx.ModelProto, kinds: list[BlockKind], trace: Trace) -> None:

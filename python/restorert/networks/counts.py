@@ -79,17 +79,12 @@ def count_variant(name: str) -> VariantCount:
     Raises:
         UnknownNetworkError: no such name.
     """
-    spec = network_spec(name)
-    return _count_config(spec.family, spec.config)
+    config = network_spec(name).config
+    return _count(next(n for n in list_networks() if network_spec(n).config == config))
 
 
 @functools.cache
-def _count_config(family: str, config: Any) -> VariantCount:
-    name = next(
-        name
-        for name in list_networks()
-        if (network_spec(name).family, network_spec(name).config) == (family, config)
-    )
+def _count(name: str) -> VariantCount:
     with torch.device("meta"):
         network = create_network(name)
     macs = count_macs(network, network.spec.shape_for(256, 256))

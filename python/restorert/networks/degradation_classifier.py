@@ -78,8 +78,7 @@ class NormalisedConv(nn.Conv2d):
         self.norm = LayerNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        normalised: Tensor = self.norm(super().forward(x))
-        return normalised
+        return self.norm(super().forward(x))
 
 
 class Bottleneck(nn.Module):
@@ -146,8 +145,8 @@ class DegradationDecoder(nn.Module):
         found = tuple(feature.shape[1] for feature in pictures)
         if found != expected:
             raise InputError(
-                f"the classifier reads features of {_listed(expected)} channels, "
-                f"not {_listed(found)}"
+                f"the classifier reads features of {', '.join(map(str, expected))} channels, "
+                f"not {', '.join(map(str, found))}"
             )
         x = self.conv_embed(image) if self.config.with_image else torch.zeros_like(pictures[0])
         shares = torch.softmax(self.mixing_weights, dim=0)
@@ -162,8 +161,7 @@ class DegradationDecoder(nn.Module):
                 )
             x = self.bottleneck_layers[level](x + shares[level] * reduced)
             x = self.downsample_layers[level](x)
-        scores: Tensor = self.fc(self.last_stage(x).mean(dim=(2, 3)))
-        return scores
+        return self.fc(self.last_stage(x).mean(dim=(2, 3)))
 
 
 def as_picture(feature: Tensor, image: Tensor) -> Tensor:
@@ -172,10 +170,6 @@ def as_picture(feature: Tensor, image: Tensor) -> Tensor:
         return feature
     n, _, channels = feature.shape
     return feature.transpose(1, 2).reshape(n, channels, *image.shape[2:])
-
-
-def _listed(channels: Sequence[int]) -> str:
-    return ", ".join(map(str, channels))
 
 
 class _AllSeenError(Exception):
@@ -251,16 +245,12 @@ class DegradationClassifier(nn.Module):
         self.classes = tuple(classes)
         self._check_pair()
 
-    def features(self, image: Tensor) -> list[Tensor]:
-        """What the decoder reads, see `read_features`."""
-        return read_features(self.encoder, image)
-
     def forward(self, image: Tensor) -> Tensor:
         """Classify [N, 3, H, W] in [0, 1]: logits [N, classes].
 
         H and W are multiples of ``encoder.spec.size_multiple``, >= ``decoder.config.smallest``.
         """
-        return self.decoder(image, self.features(image))
+        return self.decoder(image, read_features(self.encoder, image))
 
     def _check_pair(self) -> None:
         """Run the pair on the meta device, which computes shapes only."""

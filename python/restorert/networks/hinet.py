@@ -30,8 +30,6 @@ from restorert.spec import (
     by_name,
 )
 
-PAPER = "HINet (Chen et al., CVPRW 2021)"
-
 
 @dataclass(frozen=True)
 class HINetConfig(NetworkConfig):
@@ -285,14 +283,8 @@ class HINet(RestorationNetwork):
         return [stage_one, restored]
 
 
-def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> HINetConfig | None:
-    """Width, depth and normalised levels, read from the tensors; None if it is not a HINet."""
-    if not {"conv_01.weight", "conv_02.weight", "sam12.conv1.weight", "cat12.weight"} <= set(
-        state_dict
-    ):
-        return None
-    if state_dict["conv_01.weight"].ndim != 4:
-        return None
+def _read_config(state_dict: Mapping[str, Tensor]) -> HINetConfig:
+    """Width, depth and normalised levels, read from the tensors."""
     levels = {
         int(key.split(".")[1])
         for key in state_dict
@@ -302,34 +294,26 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> HINetConfig | No
         level for level in levels if f"down_path_1.{level}.norm.weight" in state_dict
     )
     width, in_channels = state_dict["conv_01.weight"].shape[:2]
-    try:
-        return HINetConfig(
-            in_channels=in_channels,
-            width=width,
-            depth=len(levels),
-            hin_levels=(normalised[0], normalised[-1]) if normalised else (0, -1),
-        )
-    except InputError:
-        return None
+    return HINetConfig(
+        in_channels=in_channels,
+        width=width,
+        depth=len(levels),
+        hin_levels=(normalised[0], normalised[-1]) if normalised else (0, -1),
+    )
 
 
 _ALL_LEVELS = HINetConfig()
 _DEEP_LEVELS = replace(_ALL_LEVELS, hin_levels=(3, 4))
-_FP32 = ("the picture and the residual's addition", "statistics of half_instance_norm")
-# 1.4 M parameters, trained by `restorert.training`; normalised on the last two levels, as GoPro's
-# variant is.
-_TINY = HINetConfig(width=16, depth=4, hin_levels=(2, 3))
-# The authors' repository (megvii-model/HINet) is MIT-licensed and covers the released weights.
-_LICENSE = "MIT"
 
+# The authors' repository (megvii-model/HINet) is MIT-licensed and covers the released weights.
 # Datasets and dB are the paper's.
 _variant = partial(
     NetworkSpec,
     family="hinet",
-    paper=PAPER,
-    weights_license=_LICENSE,
+    paper="HINet (Chen et al., CVPRW 2021)",
+    weights_license="MIT",
     training_patch=256,
-    fp32_parts=_FP32,
+    fp32_parts=("the picture and the residual's addition", "statistics of half_instance_norm"),
 )
 
 # Tiles: the authors' option files test GoPro, REDS and Rain13k on averaged 256x256 crops
@@ -369,10 +353,12 @@ FAMILY = NetworkFamily(
             config=replace(_ALL_LEVELS, width=32),
             paper_psnr=("SIDD", 39.80),
         ),
+        # 1.4 M parameters, trained by `restorert.training`; normalised on the last two levels, as
+        # GoPro's variant is.
         _variant(
             "hinet-tiny",
             task="noise and JPEG artefacts",
-            config=_TINY,
+            config=HINetConfig(width=16, depth=4, hin_levels=(2, 3)),
             conditions=(
                 "clean",
                 *(f"sigma {sigma}" for sigma in (5, 15, 25, 40, 50)),
@@ -385,6 +371,7 @@ FAMILY = NetworkFamily(
         ),
     ),
     build=HINet,
-    config_from_state_dict=config_from_state_dict,
+    read_config=_read_config,
+    marks=("conv_01.weight", "conv_02.weight", "sam12.conv1.weight", "cat12.weight"),
     small={"width": 8},
 )

@@ -20,8 +20,6 @@ from restorert.networks.mprnet import MPRNet, MPRNetConfig, sizes_from_state_dic
 from restorert.ops.memory_read import MAX_CHANNELS, MAX_PROTOTYPES
 from restorert.spec import NetworkSpec, by_name
 
-PAPER = "MemoryNet (Zhang et al., arXiv 2309.01377)"
-
 
 @dataclass(frozen=True)
 class MemoryNetConfig(MPRNetConfig):
@@ -75,13 +73,12 @@ class Memory(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         self.reweight_layer_part = nn.Conv1d(config.parts, config.parts, 1)
         self.reweight_layer_ins = nn.Conv1d(config.prototypes, config.prototypes, 1)
-        self._forget()
 
-    def _forget(self) -> None:
-        self._versions: list[tuple[Tensor, int]] = []
-        self._derived: tuple[Tensor, Tensor] | None = None
+    def derived(self) -> tuple[Tensor, Tensor]:
+        """Instance and semantic prototypes: a ten-thousandth of the network's time.
 
-    def _derive(self) -> tuple[Tensor, Tensor]:
+        The exporter folds them into constants.
+        """
         part, instance = self.reweight_layer_part, self.reweight_layer_ins
         assert part.bias is not None
         assert instance.bias is not None
@@ -96,41 +93,12 @@ class Memory(nn.Module):
             parts=self.config.parts,
         )
 
-    def derived(self) -> tuple[Tensor, Tensor]:
-        """Instance and semantic prototypes, computed once for each state of the weights.
-
-        They are computed at every call if gradients are needed, and in a traced graph, whose
-        constants the exporter folds.
-        """
-        weights = list(self.parameters())
-        if (
-            torch.compiler.is_compiling()
-            or (torch.is_grad_enabled() and any(w.requires_grad for w in weights))
-            or any(w.is_inference() for w in weights)  # these have no version
-        ):
-            return self._derive()
-        # The tensors are kept, so that the memory of a replaced one cannot belong to another.
-        same = self._derived is not None and all(
-            old.data_ptr() == w.data_ptr() and old.device == w.device and version == w._version
-            for (old, version), w in zip(self._versions, weights, strict=True)
-        )
-        if not same or self._derived is None:
-            self._versions = [(w.detach(), w._version) for w in weights]
-            self._derived = self._derive()
-        return self._derived
-
-    def train(self, mode: bool = True) -> Memory:
-        """Set the mode and drop what was derived: changes through `Tensor.data` go unnoticed."""
-        self._forget()
-        return super().train(mode)
-
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
         def keep_wide(tensor: Tensor) -> Tensor:
             moved: Tensor = fn(tensor)
             halved = moved.is_floating_point() and moved.element_size() < 4
             return tensor.to(moved.device) if halved else moved
 
-        self._forget()
         return super()._apply(keep_wide, recurse)
 
     def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -161,7 +129,7 @@ class MemoryNet(MPRNet):
         return self._restore((part, instance, semantic))
 
 
-def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> MemoryNetConfig | None:
+def _read_config(state_dict: Mapping[str, Tensor]) -> MemoryNetConfig | None:
     """Sizes, read from the tensors; None if it is not a MemoryNet."""
     names = ("weight", "reweight_layer_part.bias", "reweight_layer_ins.bias")
     found = [state_dict.get(f"memory.memory.{name}") for name in names]
@@ -172,10 +140,7 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> MemoryNetConfig 
     if parts < 1 or prototypes < 1:
         return None
     classes = rows // (parts * prototypes)
-    try:
-        return MemoryNetConfig(**sizes, classes=classes, prototypes=prototypes, parts=parts)
-    except InputError:
-        return None
+    return MemoryNetConfig(**sizes, classes=classes, prototypes=prototypes, parts=parts)
 
 
 # The repository ships one architecture, for every task of the paper, and weights that remove
@@ -184,7 +149,7 @@ _SPEC = NetworkSpec(
     name="memorynet",
     family="memorynet",
     task="shadow, raindrop and cloud removal",
-    paper=PAPER,
+    paper="MemoryNet (Zhang et al., arXiv 2309.01377)",
     weights_license="MIT as its authors state; built on MPRNet, which is for non-commercial use",
     config=MemoryNetConfig(),
     training_patch=256,
@@ -199,7 +164,7 @@ FAMILY = NetworkFamily(
     name="memorynet",
     variants=by_name(_SPEC),
     build=MemoryNet,
-    config_from_state_dict=config_from_state_dict,
+    read_config=_read_config,
     small={"width": 8, "unet_growth": 4, "orsnet_growth": 4, "cabs": 1},
     tensors_for=tensors_for,
 )

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from restorert.errors import InputError
 from restorert.spec import NetworkSpec
 
+Format = Literal["torch-zip", "torch-legacy", "safetensors", "tensorflow"]
 
-class CheckpointSource(Protocol):
-    """The file that a network's weights were read from."""
 
-    @property
-    def path(self) -> Path: ...
+@dataclass(frozen=True)
+class CheckpointSource:
+    """The origin of a checkpoint's tensors.
 
-    @property
-    def sha256(self) -> str:
-        """`restorert.weights.weights_hash` of the network as it was read."""
-        ...
+    Attributes:
+        path: the absolute path; for a TensorFlow checkpoint that of its .index file.
+        format: the file's format, recognised by its content.
+        key: the keys that the state dict was nested under, joined by dots; "" at the top level. For
+            a TensorFlow checkpoint the scope that all variables share.
+        metadata: of a safetensors file.
+        sha256: `restorert.weights.weights_hash` of the loaded network; "" in what
+            `read_checkpoint` returns.
+    """
+
+    path: Path
+    format: Format
+    key: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +148,11 @@ class RepeatedBlock(nn.Module):
     """
 
 
+def named(**modules: nn.Module) -> nn.Sequential:
+    """Modules that run one after the other, under their names in the authors' checkpoints."""
+    return nn.Sequential(OrderedDict(modules))
+
+
 @dataclass(frozen=True)
 class NetworkFamily:
     """A network architecture: how to build it and how to recognise its checkpoints."""
@@ -144,10 +161,12 @@ class NetworkFamily:
     variants: Mapping[str, NetworkSpec]
     build: Callable[[Any], RestorationNetwork]
     """Config -> module with torch's default initialisation."""
-    config_from_state_dict: Callable[[Mapping[str, Tensor]], Any | None]
-    """Canonical state dict -> config, or None where the tensors are not of this family."""
+    read_config: Callable[[Mapping[str, Tensor]], Any | None]
+    """Canonical state dict with all ``marks`` -> config, or None where it is another family's."""
     small: Mapping[str, Any]
     """Fields of the config that make a miniature of any variant: all its parts, few weights."""
+    marks: tuple[str, ...] = ()
+    """Weights of convolutions that every checkpoint of the family has, of four dimensions."""
     unseen: tuple[str, ...] = ()
     """Fields of the config that no tensor shows, taken from the variant a checkpoint is of."""
     tensors_for: Callable[[Mapping[str, Tensor], Any], Mapping[str, Tensor]] | None = None
@@ -157,10 +176,19 @@ class NetworkFamily:
     """Last parts of names of tensors that the authors' checkpoints hold although they follow from
     the config: they are neither read nor kept."""
 
+    def config_from_state_dict(self, state_dict: Mapping[str, Tensor]) -> Any | None:
+        """The config of a canonical state dict, or None where it is not of this family."""
+        if any(name not in state_dict or state_dict[name].ndim != 4 for name in self.marks):
+            return None
+        try:
+            return self.read_config(state_dict)
+        except InputError:
+            return None
+
     def same_tensors(self, one: Any, other: Any) -> bool:
         """Whether two configs differ at most in what no tensor shows."""
         return all(
-            getattr(one, field.name) == getattr(other, field.name)
-            for field in fields(one)
-            if field.name not in self.unseen
+            getattr(one, size.name) == getattr(other, size.name)
+            for size in fields(one)
+            if size.name not in self.unseen
         )

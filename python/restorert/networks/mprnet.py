@@ -24,7 +24,13 @@ from torch import Tensor, nn
 
 from restorert import ops
 from restorert.errors import InputError
-from restorert.networks.module import NetworkFamily, RepeatedBlock, RestorationNetwork, Rewrite
+from restorert.networks.module import (
+    NetworkFamily,
+    RepeatedBlock,
+    RestorationNetwork,
+    Rewrite,
+    named,
+)
 from restorert.networks.rewrites import (
     FUSES_EPILOGUES,
     PRELU_TO_LEAKY_RELU,
@@ -34,9 +40,8 @@ from restorert.networks.rewrites import (
 )
 from restorert.spec import CAMERA_NOISE, MOTION_BLUR, RAIN, NetworkConfig, NetworkSpec, by_name
 
-PAPER = "MPRNet (Zamir et al., CVPR 2021)"
-
 STAGES = 3
+ROWS, COLUMNS = 2, 3  # axes of [N, C, H, W]
 
 Features = tuple[Tensor, Tensor, Tensor]
 """Outputs of a U-Net's encoder or decoder, of full, half and quarter resolution."""
@@ -125,8 +130,7 @@ class CAB(RepeatedBlock):
         self.body = nn.Sequential(_conv(channels, channels), act, _conv(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        attended: Tensor = self.CA(self.body(x), x)
-        return attended
+        return self.CA(self.body(x), x)
 
 
 class SqueezeFirstCAB(RepeatedBlock):
@@ -148,21 +152,13 @@ class SqueezeFirstCAB(RepeatedBlock):
         mean = mean_of_convolution(hidden, self.second.weight)
         squeezed = torch.relu(mean @ self.down.weight.flatten(1).to(mean.dtype).T)
         scale = torch.sigmoid(squeezed @ self.up.weight.flatten(1).to(mean.dtype).T)
-        attended: Tensor = self.second(hidden) * scale[:, :, None, None].to(x.dtype) + x
-        return attended
+        return self.second(hidden) * scale[:, :, None, None].to(x.dtype) + x
 
 
-class DownSample(nn.Module):
+def down_sample(channels: int, growth: int) -> nn.Sequential:
     """Half the resolution, ``growth`` channels more."""
-
-    def __init__(self, channels: int, growth: int) -> None:
-        super().__init__()
-        # The authors' bilinear interpolation by 0.5 is, at even sizes, the mean of 2x2 pixels.
-        self.down = nn.Sequential(nn.AvgPool2d(2), _conv(channels, channels + growth, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        down: Tensor = self.down(x)
-        return down
+    # The authors' bilinear interpolation by 0.5 is, at even sizes, the mean of 2x2 pixels.
+    return named(down=nn.Sequential(nn.AvgPool2d(2), _conv(channels, channels + growth, 1)))
 
 
 class UpSample(nn.Module):
@@ -176,8 +172,7 @@ class UpSample(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        up: Tensor = self.up(x)
-        return up
+        return self.up(x)
 
 
 def _levels(config: MPRNetConfig, act: nn.PReLU) -> Iterator[nn.Sequential]:
@@ -193,8 +188,8 @@ class Encoder(nn.Module):
         super().__init__()
         widths = config.unet_widths
         self.encoder_level1, self.encoder_level2, self.encoder_level3 = _levels(config, act)
-        self.down12 = DownSample(widths[0], config.unet_growth)
-        self.down23 = DownSample(widths[1], config.unet_growth)
+        self.down12 = down_sample(widths[0], config.unet_growth)
+        self.down23 = down_sample(widths[1], config.unet_growth)
         self.fusion = fusion
         if fusion:
             self.csff_enc1, self.csff_enc2, self.csff_enc3 = (_conv(c, c, 1) for c in widths)
@@ -245,8 +240,7 @@ class ORB(nn.Module):
         self.body = nn.Sequential(*cabs, _conv(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        restored: Tensor = self.body(x) + x
-        return restored
+        return self.body(x) + x
 
 
 class ORSNet(nn.Module):
@@ -302,38 +296,17 @@ class SupervisedAttention(nn.Module):
     def forward(self, x: Tensor, restored: Tensor) -> Tensor:
         """Features for the next stage, gated by the stage's picture."""
         gate = torch.sigmoid(self.conv3(restored.to(x.dtype)))
-        attended: Tensor = self.conv1(x) * gate + x
-        return attended
+        return self.conv1(x) * gate + x
 
 
-def _split_rows(x: Tensor) -> Tensor:
-    """[N, C, 2h, W] to [2N, C, h, W]: each picture's upper half, then its lower one."""
-    images, channels, height, width = x.shape
-    halves = x.reshape(images, channels, 2, height // 2, width).transpose(1, 2)
-    return halves.reshape(images * 2, channels, height // 2, width)
+def _split(x: Tensor, axis: int) -> Tensor:
+    """[N, C, H, W] to a batch of 2N: each picture's first half along ``axis``, then its second."""
+    return x.unflatten(axis, (2, x.shape[axis] // 2)).movedim(axis, 1).flatten(0, 1)
 
 
-def _split_columns(x: Tensor) -> Tensor:
-    """[N, C, H, 2w] to [2N, C, H, w]: each picture's left half, then its right one."""
-    images, channels, height, width = x.shape
-    halves = x.reshape(images, channels, height, 2, width // 2).permute(0, 3, 1, 2, 4)
-    return halves.reshape(images * 2, channels, height, width // 2)
-
-
-def _join_rows(x: Tensor) -> Tensor:
-    """The inverse of `_split_rows`; it copies nothing in channels_last."""
-    halves, channels, height, width = x.shape
-    images = halves // 2
-    joined = x.reshape(images, 2, channels, height, width).transpose(1, 2)
-    return joined.reshape(images, channels, height * 2, width)
-
-
-def _join_columns(x: Tensor) -> Tensor:
-    """The inverse of `_split_columns`."""
-    halves, channels, height, width = x.shape
-    images = halves // 2
-    joined = x.reshape(images, 2, channels, height, width).permute(0, 2, 3, 1, 4)
-    return joined.reshape(images, channels, height, width * 2)
+def _join(x: Tensor, axis: int) -> Tensor:
+    """The inverse of `_split`; along the rows it copies nothing in channels_last."""
+    return x.unflatten(0, (x.shape[0] // 2, 2)).movedim(1, axis).flatten(axis, axis + 1)
 
 
 class UpSampleLast(nn.Module):
@@ -386,8 +359,7 @@ class DeployedORSNet(nn.Module):
     def forward(self, x: Tensor, encoded: Features, decoded: Features) -> Tensor:
         x = self.orb1(x) + self.conv_enc1(encoded[0]) + self.conv_dec1(decoded[0])
         x = self.orb2(x) + self.from_second(encoded[1], decoded[1])
-        restored: Tensor = self.orb3(x) + self.from_third(encoded[2], decoded[2])
-        return restored
+        return self.orb3(x) + self.from_third(encoded[2], decoded[2])
 
 
 def _upsample_last(module: nn.Module) -> nn.Module | None:
@@ -464,14 +436,14 @@ class MPRNet(RestorationNetwork):
         stages = self.config.stages
         dtype = self.sam12.conv2.weight.dtype
         first, second, third = images
-        halves = _split_rows(second)
+        halves = _split(second, ROWS)
 
-        quarters = _split_columns(_split_rows(first)).to(dtype)
+        quarters = _split(_split(first, ROWS), COLUMNS).to(dtype)
         enc1, enc2, enc3 = self.stage1_encoder(self.shallow_feat1(quarters))
-        encoded = (_join_columns(enc1), _join_columns(enc2), _join_columns(enc3))
+        encoded = (_join(enc1, COLUMNS), _join(enc2, COLUMNS), _join(enc3, COLUMNS))
         decoded = self.stage1_decoder(encoded)
         restored = self.sam12.restore(decoded[0], halves)
-        pictures = [_join_rows(restored)]
+        pictures = [_join(restored, ROWS)]
         if stages == 1:
             return pictures
 
@@ -479,7 +451,7 @@ class MPRNet(RestorationNetwork):
         shallow = self.shallow_feat2(halves.to(dtype))
         x = self.concat12(torch.cat([shallow, attended], dim=1))
         enc1, enc2, enc3 = self.stage2_encoder(x, encoded, decoded)
-        encoded = (_join_rows(enc1), _join_rows(enc2), _join_rows(enc3))
+        encoded = (_join(enc1, ROWS), _join(enc2, ROWS), _join(enc3, ROWS))
         decoded = self.stage2_decoder(encoded)
         restored = self.sam23.restore(decoded[0], third)
         pictures.append(restored)
@@ -538,15 +510,12 @@ def sizes_from_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, int] | 
     return sizes
 
 
-def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> MPRNetConfig | None:
+def _read_config(state_dict: Mapping[str, Tensor]) -> MPRNetConfig | None:
     """Widths and stages, read from the tensors; None if it is not an MPRNet."""
     sizes = sizes_from_state_dict(state_dict)
     if sizes is None or any(name.startswith("memory.") for name in state_dict):
         return None
-    try:
-        return MPRNetConfig(**sizes)
-    except InputError:
-        return None
+    return MPRNetConfig(**sizes)
 
 
 def tensors_for(state_dict: Mapping[str, Tensor], config: MPRNetConfig) -> Mapping[str, Tensor]:
@@ -556,21 +525,18 @@ def tensors_for(state_dict: Mapping[str, Tensor], config: MPRNetConfig) -> Mappi
 
 
 _DEBLUR = MPRNetConfig()
-_DENOISE = MPRNetConfig(width=80)
 _DERAIN = MPRNetConfig(width=40, unet_growth=20, orsnet_growth=16)
-_FP32 = ("the picture and the residual's addition", "means and gates of channel_attention")
-# swz30/MPRNet's LICENSE.md covers the released weights too.
-_LICENSE = "Academic Public License: non-commercial use"
 
+# swz30/MPRNet's LICENSE.md covers the released weights too.
 # Patches: TRAIN_PS of the authors' training.yml (the paper says 256 for all tasks). Datasets and dB
 # are the paper's.
 _variant = partial(
     NetworkSpec,
     family="mprnet",
-    paper=PAPER,
-    weights_license=_LICENSE,
+    paper="MPRNet (Zamir et al., CVPR 2021)",
+    weights_license="Academic Public License: non-commercial use",
     training_patch=256,
-    fp32_parts=_FP32,
+    fp32_parts=("the picture and the residual's addition", "means and gates of channel_attention"),
 )
 _deblurring = partial(_variant, task="motion deblurring", conditions=MOTION_BLUR)
 
@@ -588,7 +554,7 @@ FAMILY = NetworkFamily(
             "mprnet-denoise",
             task="real-photo denoising",
             conditions=CAMERA_NOISE,
-            config=_DENOISE,
+            config=MPRNetConfig(width=80),
             training_patch=128,
             paper_psnr=("SIDD", 39.71),
         ),
@@ -601,7 +567,7 @@ FAMILY = NetworkFamily(
         ),
     ),
     build=MPRNet,
-    config_from_state_dict=config_from_state_dict,
+    read_config=_read_config,
     small={"width": 8, "unet_growth": 4, "orsnet_growth": 4, "cabs": 1},
     tensors_for=tensors_for,
 )

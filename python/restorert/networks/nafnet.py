@@ -12,7 +12,7 @@ It is one file because a deploy form is read beside the layers that it rewrites.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import cast
@@ -35,8 +35,6 @@ from restorert.spec import (
     by_name,
 )
 
-PAPER = "NAFNet (Chen et al., ECCV 2022)"
-PAPER_DCPT = "DCPT (Hu et al., ICLR 2025)"
 MAX_LEVELS = 8
 
 
@@ -163,8 +161,7 @@ class ChannelAttention(nn.ModuleList):
         """The gate's mean, [N, C] over the picture or [N, C, H, W] over windows, -> the scale."""
         pooled = mean if mean.ndim == 4 else mean[:, :, None, None]
         convolution = cast(nn.Conv2d, self[1])
-        scale: Tensor = convolution(pooled.to(convolution.weight.dtype))
-        return scale
+        return convolution(pooled.to(convolution.weight.dtype))
 
 
 def simple_gate(x: Tensor) -> Tensor:
@@ -203,7 +200,7 @@ class NAFBlock(nn.Module):
         gated, mean = gate(self.conv2(self.conv1(self.norm1(x))), bounds)
         x = x + self.conv3(gated * self.sca(mean)) * self.beta
         gated = simple_gate(self.conv4(self.norm2(x)))
-        return cast(Tensor, x + self.conv5(gated) * self.gamma)
+        return x + self.conv5(gated) * self.gamma
 
 
 def _folded(
@@ -291,10 +288,6 @@ class DeployedNAFBlock(nn.Module):
         self.conv5 = _folded(block.conv5, after=block.gamma)
         self.scale_in_weights = False
 
-    def split(self) -> None:
-        """Compute the halves that the first gate multiplies by separate convolutions."""
-        self.conv1.convolutions, self.conv2 = _halves(self.conv1.convolutions), _halves(self.conv2)
-
     def forward(self, x: Tensor, bounds: Bounds | None) -> Tensor:
         hidden = [conv(half) for conv, half in zip(self.conv2, self.conv1(x), strict=True)]
         if len(hidden) == 1:
@@ -313,7 +306,7 @@ class DeployedNAFBlock(nn.Module):
         x = x + attended
         halves = self.conv4(x)
         gated = halves[0] * halves[1] if len(halves) == 2 else simple_gate(halves[0])
-        return cast(Tensor, x + self.conv5(gated))
+        return x + self.conv5(gated)
 
 
 def _fold_affine(network: nn.Module) -> int:
@@ -322,9 +315,17 @@ def _fold_affine(network: nn.Module) -> int:
     )
 
 
-def _deployed_blocks(network: nn.Module) -> list[DeployedNAFBlock]:
-    _fold_affine(network)
-    return [module for module in network.modules() if isinstance(module, DeployedNAFBlock)]
+def _each_deployed(change: Callable[[DeployedNAFBlock], None]) -> Callable[[nn.Module], int]:
+    """A rewrite that changes every block, folded first."""
+
+    def apply(network: nn.Module) -> int:
+        _fold_affine(network)
+        blocks = [module for module in network.modules() if isinstance(module, DeployedNAFBlock)]
+        for block in blocks:
+            change(block)
+        return len(blocks)
+
+    return apply
 
 
 # Up to this many channels TensorRT runs a 1x1 convolution as one, and fuses what follows into its
@@ -332,29 +333,24 @@ def _deployed_blocks(network: nn.Module) -> list[DeployedNAFBlock]:
 _WIDEST_WITH_EPILOGUE = 128
 
 
-def _split_gates(network: nn.Module) -> int:
-    blocks = _deployed_blocks(network)
-    for block in blocks:
-        block.split()
-        if block.conv5.in_channels <= _WIDEST_WITH_EPILOGUE:
-            block.conv4.convolutions = _halves(block.conv4.convolutions)
-    return len(blocks)
+@_each_deployed
+def _split_gates(block: DeployedNAFBlock) -> None:
+    # Compute the halves that the first gate multiplies by separate convolutions.
+    block.conv1.convolutions, block.conv2 = _halves(block.conv1.convolutions), _halves(block.conv2)
+    if block.conv5.in_channels <= _WIDEST_WITH_EPILOGUE:
+        block.conv4.convolutions = _halves(block.conv4.convolutions)
 
 
-def _norm_last(network: nn.Module) -> int:
-    blocks = _deployed_blocks(network)
-    for block in blocks:
-        block.conv4.centre()
-        if block.conv5.in_channels <= _WIDEST_WITH_EPILOGUE:
-            block.conv1.centre()
-    return len(blocks)
+@_each_deployed
+def _norm_last(block: DeployedNAFBlock) -> None:
+    block.conv4.centre()
+    if block.conv5.in_channels <= _WIDEST_WITH_EPILOGUE:
+        block.conv1.centre()
 
 
-def _scale_in_weights(network: nn.Module) -> int:
-    blocks = _deployed_blocks(network)
-    for block in blocks:
-        block.scale_in_weights = True
-    return len(blocks)
+@_each_deployed
+def _scale_in_weights(block: DeployedNAFBlock) -> None:
+    block.scale_in_weights = True
 
 
 class Level(nn.Sequential):
@@ -463,18 +459,14 @@ class NAFNet(RestorationNetwork):
         decoders = (self.get_submodule(name) for name in self.feature_modules())
         for decoder, up, skip in zip(decoders, self.ups, reversed(skips), strict=True):
             x = decoder(up(x) + skip)
-        return cast(Tensor, self.ending(x).to(image.dtype) + image)
+        return self.ending(x).to(image.dtype) + image
 
 
-def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> NAFNetConfig | None:
-    """Width and blocks of each level, read from the tensors; None if it is not a NAFNet.
+def _read_config(state_dict: Mapping[str, Tensor]) -> NAFNetConfig:
+    """Width and blocks of each level, read from the tensors.
 
     No tensor shows ``local_window``: it is None in the result.
     """
-    if not {"intro.weight", "ending.weight", "downs.0.weight", "ups.0.0.weight"} <= set(state_dict):
-        return None
-    if state_dict["intro.weight"].ndim != 4:
-        return None
 
     def blocks(prefix: str) -> int:
         """Blocks under ``prefix``: the numbers that follow it."""
@@ -490,17 +482,14 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> NAFNetConfig | N
     levels = sum(f"downs.{level}.weight" in state_dict for level in range(MAX_LEVELS + 1))
     decoder = "decoder{}." if numbered else "decoders.{}."
     width, in_channels = state_dict["intro.weight"].shape[:2]
-    try:
-        return NAFNetConfig(
-            in_channels=in_channels,
-            width=width,
-            encoder_blocks=tuple(blocks(f"encoders.{level}.") for level in range(levels)),
-            middle_blocks=blocks("middle_blks."),
-            decoder_blocks=tuple(blocks(decoder.format(level)) for level in range(levels)),
-            numbered_decoders=numbered,
-        )
-    except InputError:
-        return None
+    return NAFNetConfig(
+        in_channels=in_channels,
+        width=width,
+        encoder_blocks=tuple(blocks(f"encoders.{level}.") for level in range(levels)),
+        middle_blocks=blocks("middle_blks."),
+        decoder_blocks=tuple(blocks(decoder.format(level)) for level in range(levels)),
+        numbered_decoders=numbered,
+    )
 
 
 _DEEP_LEVEL = NAFNetConfig()
@@ -508,14 +497,9 @@ _MANY_BLOCKS = NAFNetConfig(
     encoder_blocks=(2, 2, 4, 8), middle_blocks=12, decoder_blocks=(2, 2, 2, 2)
 )
 _LOCAL = replace(_DEEP_LEVEL, local_window=384)
-_FP32 = (
-    "the picture and the residual's addition",
-    "statistics of layer_norm_2d",
-    "means that channel attention pools",
-)
-# Of the repositories that released the weights: megvii-research/NAFNet, MILab-PKU/dcpt.
-_LICENSE, _LICENSE_DCPT = "MIT", "none stated"
 
+# Licences are those of the repositories that released the weights: megvii-research/NAFNet,
+# MILab-PKU/dcpt.
 # The authors' option files test GoPro and REDS on whole pictures with TLC (class NAFNetLocal, its
 # exact and not its fast pooling) of a window 1.5 times the training patch of 256, SIDD on its
 # 256x256 blocks, and DCPT on whole pictures without TLC (NAFNetBaseline), reflected to multiples
@@ -523,10 +507,14 @@ _LICENSE, _LICENSE_DCPT = "MIT", "none stated"
 _variant = partial(
     NetworkSpec,
     family="nafnet",
-    paper=PAPER,
-    weights_license=_LICENSE,
+    paper="NAFNet (Chen et al., ECCV 2022)",
+    weights_license="MIT",
     training_patch=256,
-    fp32_parts=_FP32,
+    fp32_parts=(
+        "the picture and the residual's addition",
+        "statistics of layer_norm_2d",
+        "means that channel attention pools",
+    ),
 )
 
 FAMILY = NetworkFamily(
@@ -537,8 +525,8 @@ FAMILY = NetworkFamily(
             task="five degradations at once",
             conditions=ALL_IN_ONE,
             config=replace(_DEEP_LEVEL, numbered_decoders=True),
-            paper=PAPER_DCPT,
-            weights_license=_LICENSE_DCPT,
+            paper="DCPT (Hu et al., ICLR 2025)",
+            weights_license="none stated",
             training_patch=128,
             paper_psnr=("five tasks, mean", 29.84),
         ),
@@ -585,7 +573,8 @@ FAMILY = NetworkFamily(
         ),
     ),
     build=NAFNet,
-    config_from_state_dict=config_from_state_dict,
+    read_config=_read_config,
+    marks=("intro.weight", "ending.weight", "downs.0.weight", "ups.0.0.weight"),
     small={
         "width": 8,
         "encoder_blocks": (1, 2),

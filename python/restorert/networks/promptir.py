@@ -22,7 +22,6 @@ from restorert.networks.restormer import (
     NON_COMMERCIAL,
     PAPER_DCPT,
     UNLICENSED,
-    BlockForm,
     TransformerBlock,
     TransformerUNetConfig,
     downsampling,
@@ -32,8 +31,6 @@ from restorert.networks.restormer import (
     upsampling,
 )
 from restorert.spec import ALL_IN_ONE, NetworkSpec, by_name
-
-PAPER = "PromptIR (Potlapalli et al., NeurIPS 2023)"
 
 
 @dataclass(frozen=True)
@@ -72,11 +69,6 @@ class PromptIRConfig(TransformerUNetConfig):
             )
 
     @property
-    def form(self) -> BlockForm:
-        """The form of every block."""
-        return BlockForm(self.expansion, self.norm, norm_eps=1e-5, attention="softmax")
-
-    @property
     def prompted_channels(self) -> tuple[int, int, int]:
         """Channels of the features with the prompts of levels one, two and three."""
         one, two, three = self.prompt_channels
@@ -106,8 +98,7 @@ class PromptBlock(nn.Module):
             1, tuple(self.prompt_param.shape[2:])
         )
         resized = F.interpolate(mixed, size=x.shape[2:], mode="bilinear", align_corners=False)
-        out: Tensor = self.conv3x3(resized)
-        return out
+        return self.conv3x3(resized)
 
 
 class PromptIR(RestorationNetwork):
@@ -116,12 +107,9 @@ class PromptIR(RestorationNetwork):
     def __init__(self, config: PromptIRConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or PromptIRConfig()
-        width, form, heads = config.width, config.form, config.heads
+        width, heads = config.width, config.heads
         prompted = config.prompted_channels
-
-        def level(index: int, channels: int, count: int | None = None) -> nn.Sequential:
-            count = config.blocks[index] if count is None else count
-            return transformer_blocks(count, channels, heads[index], form)
+        level = partial(transformer_blocks, config)
 
         def prompt(index: int) -> PromptBlock:
             channels = config.prompt_channels[index]
@@ -137,17 +125,17 @@ class PromptIR(RestorationNetwork):
         self.encoder_level3 = level(2, width * 4)
         self.down3_4 = downsampling(width * 4)
         self.latent = level(3, width * 8)
-        self.noise_level3 = TransformerBlock(prompted[2], heads[2], form)
+        self.noise_level3 = TransformerBlock(prompted[2], heads[2], config)
         self.reduce_noise_level3 = nn.Conv2d(prompted[2], width * 4, 1, bias=False)
         self.up4_3 = upsampling(width * 4)
         self.reduce_chan_level3 = nn.Conv2d(width * 6, width * 4, 1, bias=False)
         self.decoder_level3 = level(2, width * 4)
-        self.noise_level2 = TransformerBlock(prompted[1], heads[2], form)
+        self.noise_level2 = TransformerBlock(prompted[1], heads[2], config)
         self.reduce_noise_level2 = nn.Conv2d(prompted[1], width * 4, 1, bias=False)
         self.up3_2 = upsampling(width * 4)
         self.reduce_chan_level2 = nn.Conv2d(width * 4, width * 2, 1, bias=False)
         self.decoder_level2 = level(1, width * 2)
-        self.noise_level1 = TransformerBlock(prompted[0], heads[2], form)
+        self.noise_level1 = TransformerBlock(prompted[0], heads[2], config)
         self.reduce_noise_level1 = nn.Conv2d(prompted[0], width * 2, 1, bias=False)
         self.up2_1 = upsampling(width * 2)
         self.decoder_level1 = level(0, width * 2)
@@ -191,10 +179,10 @@ class PromptIR(RestorationNetwork):
         x = self.noise_level1(torch.cat([x, self.prompt1(x)], dim=1))
         x = self.up2_1(self.reduce_noise_level1(x))
         x = self.refinement(self.decoder_level1(torch.cat([x, encoded_1], dim=1)))
-        return self.output(x).to(image.dtype) + image  # type: ignore[no-any-return]
+        return self.output(x).to(image.dtype) + image
 
 
-def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> PromptIRConfig | None:
+def _read_config(state_dict: Mapping[str, Tensor]) -> PromptIRConfig | None:
     """Sizes, read from the tensors; None if it is not a PromptIR."""
     names = [f"prompt{level}.prompt_param" for level in (1, 2, 3)]
     if any(name not in state_dict or state_dict[name].ndim != 5 for name in names):
@@ -205,16 +193,13 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> PromptIRConfig |
     shapes = [tuple(state_dict[name].shape) for name in names]
     if fields.pop("out_channels") != fields["in_channels"]:
         return None
-    try:
-        return PromptIRConfig(
-            **fields,  # type: ignore[arg-type]
-            prompts=shapes[0][1],
-            prompt_channels=(shapes[0][2], shapes[1][2], shapes[2][2]),
-            prompt_sizes=(shapes[0][3], shapes[1][3], shapes[2][3]),
-            unused_tensors="chnl_reduce1.weight" in state_dict,
-        )
-    except InputError:
-        return None
+    return PromptIRConfig(
+        **fields,  # type: ignore[arg-type]
+        prompts=shapes[0][1],
+        prompt_channels=(shapes[0][2], shapes[1][2], shapes[2][2]),
+        prompt_sizes=(shapes[0][3], shapes[1][3], shapes[2][3]),
+        unused_tensors="chnl_reduce1.weight" in state_dict,
+    )
 
 
 _variant = partial(
@@ -240,7 +225,7 @@ FAMILY = NetworkFamily(
             task="all in one: noise, rain, haze",
             conditions=("given", "sigma 15", "sigma 25", "sigma 50", "rain", "haze"),
             config=PromptIRConfig(unused_tensors=True),
-            paper=PAPER,
+            paper="PromptIR (Potlapalli et al., NeurIPS 2023)",
             weights_license=NON_COMMERCIAL,
             training_patch=128,
             # The authors' script casts to uint8 without rounding; DCPT's rounds.
@@ -248,7 +233,7 @@ FAMILY = NetworkFamily(
         ),
     ),
     build=PromptIR,
-    config_from_state_dict=config_from_state_dict,
+    read_config=_read_config,
     small={
         "width": 8,
         "blocks": (1, 1, 1, 1),

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restorert.errors import InputError
-from restorert.networks.module import NetworkFamily, RepeatedBlock, RestorationNetwork
+from restorert.networks.module import NetworkFamily, RepeatedBlock, RestorationNetwork, named
 from restorert.networks.nafnet import LayerNorm2d
 from restorert.spec import (
     ALL_IN_ONE,
@@ -36,28 +35,10 @@ from restorert.spec import (
     by_name,
 )
 
-PAPER = "Restormer (Zamir et al., CVPR 2022)"
 PAPER_DCPT = "DCPT (Hu et al., ICLR 2025)"
 
 Norm = Literal["with_bias", "bias_free"]
-
-
-@dataclass(frozen=True)
-class BlockForm:
-    """The differences between the blocks of the published versions.
-
-    Attributes:
-        expansion: hidden channels of the feed-forward part, as a multiple of the block's.
-        norm: "with_bias" is the usual layer norm over channels; "bias_free" divides by the
-            deviation without subtracting the mean, and has no bias.
-        norm_eps: added to the variance.
-        attention: the function that turns scaled cosines between channels into weights.
-    """
-
-    expansion: float
-    norm: Norm
-    norm_eps: float
-    attention: Literal["softmax", "relu"]
+Attention = Literal["softmax", "relu"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +50,9 @@ class TransformerUNetConfig(NetworkConfig):
         blocks: transformer blocks of the four levels, each >= 1.
         refinement_blocks: at full resolution after the decoder, >= 1.
         heads: of the attention at the four levels.
-        expansion: see `BlockForm`.
-        norm: see `BlockForm`.
+        expansion: hidden channels of the feed-forward part, as a multiple of the block's.
+        norm: "with_bias" is the usual layer norm over channels; "bias_free" divides by the
+            deviation without subtracting the mean, and has no bias.
     """
 
     width: int = 48
@@ -109,6 +91,16 @@ class TransformerUNetConfig(NetworkConfig):
         """Height and width must be multiples of this: three halvings."""
         return 8
 
+    @property
+    def norm_eps(self) -> float:
+        """Added to the variance of every norm."""
+        return 1e-5
+
+    @property
+    def attention(self) -> Attention:
+        """The function that turns scaled cosines between channels into weights."""
+        return "softmax"
+
 
 @dataclass(frozen=True)
 class RestormerConfig(TransformerUNetConfig):
@@ -137,19 +129,12 @@ class RestormerConfig(TransformerUNetConfig):
             )
 
     @property
-    def form(self) -> BlockForm:
-        """The form of every block."""
-        return BlockForm(
-            expansion=self.expansion,
-            norm=self.norm,
-            norm_eps=1e-6 if self.dcpt else 1e-5,
-            attention="relu" if self.dcpt else "softmax",
-        )
+    def norm_eps(self) -> float:
+        return 1e-6 if self.dcpt else 1e-5
 
-
-def _named(name: str, module: nn.Module) -> nn.Sequential:
-    """``module`` under its name in the authors' checkpoints."""
-    return nn.Sequential(OrderedDict({name: module}))
+    @property
+    def attention(self) -> Attention:
+        return "relu" if self.dcpt else "softmax"
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -173,11 +158,6 @@ class BiasFreeLayerNorm(nn.Module):
         return (normalised * self.weight.to(wide.dtype)[:, None, None]).to(x.dtype)
 
 
-def _row_norms(x: Tensor) -> Tensor:
-    """[N, C, H], the first of two steps: some runners add a million squares one by one."""
-    return torch.linalg.vector_norm(x, dim=3, dtype=_wide(x.dtype))
-
-
 class ChannelAttention(nn.Module):
     """MDTA: attention between the channels of a head, over all pixels.
 
@@ -186,7 +166,7 @@ class ChannelAttention(nn.Module):
     a plan of TensorRT-RTX moves 57 tensors' worth of bytes per block instead of 81.
     """
 
-    def __init__(self, channels: int, heads: int, kind: Literal["softmax", "relu"]) -> None:
+    def __init__(self, channels: int, heads: int, kind: Attention) -> None:
         super().__init__()
         self.heads = heads
         self.kind = kind
@@ -226,10 +206,10 @@ class ChannelAttention(nn.Module):
         rows = query.permute(0, 2, 1, 3) @ key.permute(0, 2, 3, 1)
         products = rows.to(wide).sum(dim=1)
         # The authors divide queries and keys by their norms over the pixels; dividing the products
-        # is the same, and they are few.
+        # is the same, and they are few. Two steps: some runners add a million squares one by one.
+        row_norms = (torch.linalg.vector_norm(t, dim=3, dtype=wide) for t in (query, key))
         query_norm, key_norm = (
-            torch.linalg.vector_norm(_row_norms(t), dim=2).clamp(min=1e-12 * scale)
-            for t in (query, key)
+            torch.linalg.vector_norm(t, dim=2).clamp(min=1e-12 * scale) for t in row_norms
         )
         cosines = products / (query_norm[:, :, None] * key_norm[:, None])
         temperature = self.temperature.to(wide).expand(-1, key.shape[1] // self.heads, 1)
@@ -253,47 +233,48 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, passed = self.dwconv(self.project_in(x)).chunk(2, dim=1)
-        out: Tensor = self.project_out(F.gelu(gate) * passed)
-        return out
+        return self.project_out(F.gelu(gate) * passed)
 
 
 class TransformerBlock(RepeatedBlock):
     """Attention between channels and the feed-forward part, each after a norm, with a residual."""
 
-    def __init__(self, channels: int, heads: int, form: BlockForm) -> None:
+    def __init__(self, channels: int, heads: int, config: TransformerUNetConfig) -> None:
         super().__init__()
-        norm = LayerNorm2d if form.norm == "with_bias" else BiasFreeLayerNorm
-        self.norm1 = _named("body", norm(channels, form.norm_eps))
-        self.attn = ChannelAttention(channels, heads, form.attention)
-        self.norm2 = _named("body", norm(channels, form.norm_eps))
-        self.ffn = FeedForward(channels, form.expansion)
+        norm = LayerNorm2d if config.norm == "with_bias" else BiasFreeLayerNorm
+        self.norm1 = named(body=norm(channels, config.norm_eps))
+        self.attn = ChannelAttention(channels, heads, config.attention)
+        self.norm2 = named(body=norm(channels, config.norm_eps))
+        self.ffn = FeedForward(channels, config.expansion)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        out: Tensor = x + self.ffn(self.norm2(x))
-        return out
+        return x + self.ffn(self.norm2(x))
 
 
-def transformer_blocks(count: int, channels: int, heads: int, form: BlockForm) -> nn.Sequential:
-    """The blocks of one level."""
-    return nn.Sequential(*(TransformerBlock(channels, heads, form) for _ in range(count)))
+def transformer_blocks(
+    config: TransformerUNetConfig, level: int, channels: int, count: int = 0
+) -> nn.Sequential:
+    """The blocks of one level: as many as the config says, or ``count``."""
+    count, heads = count or config.blocks[level], config.heads[level]
+    return nn.Sequential(*(TransformerBlock(channels, heads, config) for _ in range(count)))
 
 
 def patch_embedding(in_channels: int, channels: int) -> nn.Sequential:
     """A 3x3 convolution into the first level."""
-    return _named("proj", nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))
+    return named(proj=nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))
 
 
 def downsampling(channels: int) -> nn.Sequential:
     """Half the height and width, twice the channels."""
     convolution = nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False)
-    return _named("body", nn.Sequential(convolution, nn.PixelUnshuffle(2)))
+    return named(body=nn.Sequential(convolution, nn.PixelUnshuffle(2)))
 
 
 def upsampling(channels: int) -> nn.Sequential:
     """Twice the height and width, half the channels."""
     convolution = nn.Conv2d(channels, channels * 2, 3, padding=1, bias=False)
-    return _named("body", nn.Sequential(convolution, nn.PixelShuffle(2)))
+    return named(body=nn.Sequential(convolution, nn.PixelShuffle(2)))
 
 
 class Restormer(RestorationNetwork):
@@ -302,12 +283,11 @@ class Restormer(RestorationNetwork):
     def __init__(self, config: RestormerConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or RestormerConfig()
-        width, form = config.width, config.form
+        width = config.width
 
-        def level(index: int, channels: int, count: int | None = None) -> nn.Sequential:
-            count = config.blocks[index] if count is None else count
-            blocks = transformer_blocks(count, channels, config.heads[index], form)
-            return _named("body", blocks) if config.dcpt else blocks
+        def level(*sizes: int) -> nn.Sequential:
+            blocks = transformer_blocks(config, *sizes)
+            return named(body=blocks) if config.dcpt else blocks
 
         self.patch_embed = patch_embedding(config.in_channels, width)
         self.encoder_level1 = level(0, width)
@@ -350,8 +330,8 @@ class Restormer(RestorationNetwork):
         x = self.decoder_level1(torch.cat([self.up2_1(x), encoded_1], dim=1))
         x = self.refinement(x)
         if self.config.dual_pixel:
-            return self.output(x + self.skip_conv(embedded)).to(image.dtype)  # type: ignore[no-any-return]
-        return self.output(x).to(image.dtype) + image  # type: ignore[no-any-return]
+            return self.output(x + self.skip_conv(embedded)).to(image.dtype)
+        return self.output(x).to(image.dtype) + image
 
 
 def read_levels(state_dict: Mapping[str, Tensor], body: str = "") -> dict[str, object] | None:
@@ -410,7 +390,7 @@ def _expansion(sizes: list[tuple[int, ...]]) -> float:
     return lowest
 
 
-def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> RestormerConfig | None:
+def _read_config(state_dict: Mapping[str, Tensor]) -> RestormerConfig | None:
     """Sizes and version, read from the tensors; None if it is not a Restormer."""
     dcpt = "encoder_level1.body.0.attn.temperature" in state_dict
     if "prompt1.prompt_param" in state_dict:
@@ -418,14 +398,11 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> RestormerConfig 
     fields = read_levels(state_dict, ".body" if dcpt else "")
     if fields is None:
         return None
-    try:
-        return RestormerConfig(
-            **fields,  # type: ignore[arg-type]
-            dual_pixel="skip_conv.weight" in state_dict,
-            dcpt=dcpt,
-        )
-    except InputError:
-        return None
+    return RestormerConfig(
+        **fields,  # type: ignore[arg-type]
+        dual_pixel="skip_conv.weight" in state_dict,
+        dcpt=dcpt,
+    )
 
 
 FP32_PARTS = (
@@ -442,7 +419,7 @@ UNLICENSED = "none stated by the authors"
 _variant = partial(
     NetworkSpec,
     family="restormer",
-    paper=PAPER,
+    paper="Restormer (Zamir et al., CVPR 2022)",
     weights_license=NON_COMMERCIAL,
     training_patch=384,
     fp32_parts=FP32_PARTS,
@@ -506,6 +483,6 @@ FAMILY = NetworkFamily(
         ),
     ),
     build=Restormer,
-    config_from_state_dict=config_from_state_dict,
+    read_config=_read_config,
     small={"width": 8, "blocks": (1, 1, 1, 1), "refinement_blocks": 1},
 )

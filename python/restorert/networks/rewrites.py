@@ -92,8 +92,7 @@ def mean_of_convolution(x: Tensor, weight: Tensor) -> Tensor:
     total = by_column.sum(2)
     by_tap = torch.stack([total - by_column[:, :, -1], total, total - by_column[:, :, 0]], dim=2)
     means = by_tap.flatten(1) / (x.shape[2] * x.shape[3])
-    product: Tensor = means @ weight.to(wide).flatten(1).T
-    return product
+    return means @ weight.to(wide).flatten(1).T
 
 
 def product_of_1x1(*convolutions: Any) -> Tensor:
@@ -101,5 +100,4 @@ def product_of_1x1(*convolutions: Any) -> Tensor:
     weight = convolutions[0].weight.flatten(1).double()
     for convolution in convolutions[1:]:
         weight = convolution.weight.flatten(1).double() @ weight
-    found: Tensor = weight[:, :, None, None].to(convolutions[0].weight.dtype)
-    return found
+    return weight[:, :, None, None].to(convolutions[0].weight.dtype)

@@ -36,8 +36,6 @@ from restorert.errors import InputError
 from restorert.networks.module import NetworkFamily, RestorationNetwork
 from restorert.spec import MOTION_BLUR, NetworkConfig, NetworkSpec, by_name
 
-PAPER = "SRN-Deblur (Tao et al., CVPR 2018)"
-
 
 @dataclass(frozen=True)
 class SRNConfig(NetworkConfig):
@@ -48,7 +46,7 @@ class SRNConfig(NetworkConfig):
         width: channels of the first level; the second and third have 2 and 4 times as many.
         per_channel: the network sees one channel at a time, as the authors' models trained on grey
             pictures do: a picture's channels become pictures of a batch. The weights do not say how
-            many a picture has: `config_from_state_dict` takes three.
+            many a picture has; reading them takes three.
         recurrent: with a convolutional LSTM between encoder and decoder, whose state goes from
             scale to scale.
     """
@@ -214,38 +212,29 @@ class SRN(RestorationNetwork):
         return self.dec1_0(first), state
 
 
-def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> SRNConfig | None:
+def _read_config(state_dict: Mapping[str, Tensor]) -> SRNConfig | None:
     """Width, channels and recurrence, read from the tensors; None if it is not an SRN."""
-    if not {"enc1_1.weight", "enc3_4.conv2.weight", "dec2_4.weight", "dec1_0.weight"} <= set(
-        state_dict
-    ):
-        return None
     shape = state_dict["enc1_1.weight"].shape
-    if len(shape) != 4 or shape[1] % 2:
+    if shape[1] % 2:
         return None
     channels = shape[1] // 2
-    try:
-        return SRNConfig(
-            in_channels=3 if channels == 1 else channels,
-            width=shape[0],
-            per_channel=channels == 1,
-            recurrent="convLSTM.LSTM_conv.weight" in state_dict,
-        )
-    except InputError:
-        return None
+    return SRNConfig(
+        in_channels=3 if channels == 1 else channels,
+        width=shape[0],
+        per_channel=channels == 1,
+        recurrent="convLSTM.LSTM_conv.weight" in state_dict,
+    )
 
 
-# The authors' repository (jiangsutx/SRN-Deblur) is MIT-licensed and points to the weights.
-_LICENSE = "MIT"
-
-# The paper's dB.
+# The authors' repository (jiangsutx/SRN-Deblur) is MIT-licensed and points to the weights. The dB
+# are the paper's.
 _variant = partial(
     NetworkSpec,
     family="srn",
     task="motion deblurring",
     conditions=MOTION_BLUR,
-    paper=PAPER,
-    weights_license=_LICENSE,
+    paper="SRN-Deblur (Tao et al., CVPR 2018)",
+    weights_license="MIT",
     padding_mode="edge",
     training_patch=256,
     rounding="truncate",
@@ -263,6 +252,7 @@ FAMILY = NetworkFamily(
         ),
     ),
     build=SRN,
-    config_from_state_dict=config_from_state_dict,
+    read_config=_read_config,
+    marks=("enc1_1.weight", "enc3_4.conv2.weight", "dec2_4.weight", "dec1_0.weight"),
     small={"width": 4},
 )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -24,11 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from restorert.errors import InputError
-from restorert.networks.module import NetworkFamily, RestorationNetwork, Rewrite
+from restorert.networks.module import NetworkFamily, RestorationNetwork, Rewrite, named
 from restorert.spec import ALL_IN_ONE, NetworkConfig, NetworkSpec, by_name
-
-PAPER = "SwinIR (Liang et al., ICCVW 2021)"
-PAPER_DCPT = "DCPT (Hu et al., ICLR 2025), SwinIR"
 
 # Added to the logits of two pixels that only the cyclic shift brought together: exp(-100) is 0.
 _MASKED = -100.0
@@ -193,7 +190,7 @@ class WindowAttention(nn.Module):
         if mask is not None:
             logits = logits + mask
         out = (torch.softmax(logits, dim=-1) @ v).transpose(1, 2)
-        return cast(Tensor, self.proj(out.flatten(2)))
+        return self.proj(out.flatten(2))
 
 
 # Tensor cores and vector registers hold multiples of this many channels.
@@ -220,18 +217,6 @@ def _pad_heads(network: nn.Module) -> int:
     return len(blocks)
 
 
-class Mlp(nn.Module):
-    """Two linear maps of each pixel's channels, with GELU between them."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.fc2(F.gelu(self.fc1(x))))
-
-
 class SwinBlock(nn.Module):
     """Window attention and MLP, each after a layer norm and with a residual (equation 6)."""
 
@@ -241,7 +226,8 @@ class SwinBlock(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attn = WindowAttention(width, config.heads, config.window, bias=not config.dcpt)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, round(width * config.mlp_ratio))
+        hidden = round(width * config.mlp_ratio)
+        self.mlp = named(fc1=nn.Linear(width, hidden), act=nn.GELU(), fc2=nn.Linear(hidden, width))
 
     def forward(self, x: Tensor, index: Tensor | None, mask: Tensor | None) -> Tensor:
         """[M, N, C], each window's pixels, to the same."""
@@ -281,18 +267,7 @@ class ResidualSwinGroup(nn.Module):
 
 def convolve(convolution: nn.Module, x: Tensor) -> Tensor:
     """A convolution of [B, H, W, C]."""
-    return cast(Tensor, convolution(x.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
-
-
-class PatchEmbed(nn.Module):
-    """Pixels to tokens: with patches of one pixel, a layer norm."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.norm(x))
+    return convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class SwinIR(RestorationNetwork):
@@ -320,8 +295,10 @@ class SwinIR(RestorationNetwork):
         self.register_buffer("bias_rows", index, persistent=False)
 
         self.conv_first = nn.Conv2d(config.in_channels, config.width, 3, padding=1)
-        self.patch_embed = PatchEmbed(config.width)
-        groups = [ResidualSwinGroup(config, depth) for depth in config.depths]
+        # Patches are of one pixel, and their embedding a layer norm.
+        self.patch_embed = named(norm=nn.LayerNorm(config.width))
+        # In order of computation, whatever their names.
+        self.groups = groups = tuple(ResidualSwinGroup(config, depth) for depth in config.depths)
         if config.dcpt:
             half = len(groups) // 2
             self.encode_layers = nn.ModuleList(groups[:half])
@@ -340,15 +317,6 @@ class SwinIR(RestorationNetwork):
             return []
         return [f"decode_layers{i}.residual_group" for i in range(len(self.config.depths) // 2)]
 
-    def groups(self) -> Iterator[nn.Module]:
-        """The residual groups in order of computation."""
-        if self.config.dcpt:
-            yield from self.encode_layers
-            for i in range(len(self.config.depths) // 2):
-                yield cast(nn.Module, getattr(self, f"decode_layers{i}"))
-        else:
-            yield from self.layers
-
     def forward(self, image: Tensor) -> Tensor:
         config = self.config
         dtype = self.conv_first.weight.dtype
@@ -357,11 +325,11 @@ class SwinIR(RestorationNetwork):
         size = (image.shape[0], image.shape[2], image.shape[3])
         where = places(size, config.window, self.bias_rows, shallow)
         deep = self.patch_embed(shallow)
-        for group in self.groups():
+        for group in self.groups:
             deep = group(deep, where)
         deep = convolve(self.conv_after_body, self.norm(deep)) + shallow
         residual = self.conv_last(deep.permute(0, 3, 1, 2))
-        return cast(Tensor, residual.to(image.dtype) / config.image_range + image)
+        return residual.to(image.dtype) / config.image_range + image
 
 
 def _forget_derived(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -370,7 +338,7 @@ def _forget_derived(module: nn.Module, state_dict: dict[str, Any], prefix: str, 
             del state_dict[name]
 
 
-def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> SwinIRConfig | None:
+def _read_config(state_dict: Mapping[str, Tensor]) -> SwinIRConfig | None:
     """Sizes read from the tensors; None if it is not a SwinIR without upsampling.
 
     Some sizes show in no tensor and are those of every published file: DCPT's form has 6 heads and
@@ -408,32 +376,28 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> SwinIRConfig | N
     if not dcpt:
         entries, heads = shapes[table]
         window = (math.isqrt(entries) + 1) // 2
-    try:
-        return SwinIRConfig(
-            in_channels=in_channels,
-            width=width,
-            depths=tuple(depths[group] for group in ordered),
-            heads=heads,
-            window=window,
-            mlp_ratio=shapes[f"{block}.mlp.fc1.weight"][0] / max(width, 1),
-            image_range=255.0 if window == 7 and not dcpt else 1.0,
-            dcpt=dcpt,
-        )
-    except InputError:
-        return None
+    return SwinIRConfig(
+        in_channels=in_channels,
+        width=width,
+        depths=tuple(depths[group] for group in ordered),
+        heads=heads,
+        window=window,
+        mlp_ratio=shapes[f"{block}.mlp.fc1.weight"][0] / max(width, 1),
+        image_range=255.0 if window == 7 and not dcpt else 1.0,
+        dcpt=dcpt,
+    )
 
 
-_DCPT = SwinIRConfig(dcpt=True)
-_DENOISE = SwinIRConfig()
-# Windows of 7 pixels because JPEG's blocks have 8 (the authors' main_test_swinir.py).
-_JPEG = SwinIRConfig(window=7, image_range=255.0)
-_FP32 = (
-    "the picture and the residual's addition",
-    "statistics of the layer norms",
-    "sums of the softmax",
+_variant = partial(
+    NetworkSpec,
+    family="swinir",
+    paper="SwinIR (Liang et al., ICCVW 2021)",
+    fp32_parts=(
+        "the picture and the residual's addition",
+        "statistics of the layer norms",
+        "sums of the softmax",
+    ),
 )
-
-_variant = partial(NetworkSpec, family="swinir", paper=PAPER, fp32_parts=_FP32)
 
 
 def _variants() -> Iterator[NetworkSpec]:
@@ -442,8 +406,8 @@ def _variants() -> Iterator[NetworkSpec]:
         "swinir-dcpt",
         task="all-in-one restoration",
         conditions=ALL_IN_ONE,
-        config=_DCPT,
-        paper=PAPER_DCPT,
+        config=SwinIRConfig(dcpt=True),
+        paper="DCPT (Hu et al., ICLR 2025), SwinIR",
         weights_license="none stated",
         training_patch=128,
         paper_psnr=("five tasks, mean", 28.47),
@@ -456,7 +420,7 @@ def _variants() -> Iterator[NetworkSpec]:
                 f"swinir-denoise-{colour}-{noise}",
                 task=f"denoising, {colour}, noise of deviation {noise}",
                 conditions=(f"sigma {noise}",),
-                config=replace(_DENOISE, in_channels=channels),
+                config=SwinIRConfig(in_channels=channels),
                 file_hint=f"{colour}DN_DFWB_s128w8_SwinIR-M_noise{noise}",
             )
     deblocking = partial(_variant, weights_license="Apache-2.0", training_patch=126)
@@ -468,7 +432,8 @@ def _variants() -> Iterator[NetworkSpec]:
                 f"swinir-jpeg-{colour}-{quality}",
                 task=f"JPEG artefacts, {colour}, quality {quality}",
                 conditions=(f"jpeg {quality}",),
-                config=replace(_JPEG, in_channels=channels),
+                # Seven pixels because JPEG's blocks have 8 (the authors' main_test_swinir.py).
+                config=SwinIRConfig(in_channels=channels, window=7, image_range=255.0),
                 paper_psnr=("LIVE1", psnr) if channels == 3 else None,
                 file_hint=f"{prefix}CAR_DFWB_s126w7_SwinIR-M_jpeg{quality}",
             )
@@ -478,7 +443,7 @@ FAMILY = NetworkFamily(
     name="swinir",
     variants=by_name(*_variants()),
     build=SwinIR,
-    config_from_state_dict=config_from_state_dict,
+    read_config=_read_config,
     # Grey pictures change the first and the last convolution only.
     small={"in_channels": 3, "width": 12, "depths": (2, 2)},
     derived_tensors=_DERIVED,

@@ -9,12 +9,46 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restorert.errors import InputError
-from restorert.ops.registration import check_dense, register_op
-from restorert.ops.spec import OpCase, OpSpec, random_tensor
+from restorert.ops.arguments import check_pictures, check_shape
+from restorert.ops.registration import fused_op
+from restorert.ops.spec import Draw, OpCase, OpSpec
 
-NAME = "channel_attention"
+
+def _fake(
+    r: Tensor,
+    x: Tensor | None,
+    w_down: Tensor,
+    w_up: Tensor,
+    b_down: Tensor | None = None,
+    b_up: Tensor | None = None,
+    sums: Tensor | None = None,
+) -> Tensor:
+    check_pictures("r", r)
+    images, channels = r.shape[:2]
+    if x is not None:
+        check_shape("x", x, tuple(r.shape))
+        if x.dtype != r.dtype:
+            raise InputError(f"argument 'x' has dtype {x.dtype}; expected {r.dtype}, like 'r'")
+    if w_down.ndim != 2 or w_down.shape[0] < 1 or w_down.shape[1] != channels:
+        raise InputError(
+            f"argument 'w_down' has shape {list(w_down.shape)}; "
+            f"expected [R, {channels}] with R >= 1"
+        )
+    hidden = w_down.shape[0]
+    check_shape("w_up", w_up, (channels, hidden))
+    if b_down is None or b_up is None:
+        if b_down is not b_up:
+            missing = "b_down" if b_down is None else "b_up"
+            raise InputError(f"argument '{missing}' is missing; expected both biases or neither")
+    else:
+        check_shape("b_down", b_down, (hidden,))
+        check_shape("b_up", b_up, (channels,))
+    if sums is not None:
+        check_shape("sums", sums, (images, channels))
+    return torch.empty_like(r)
 
 
+@fused_op(_fake)
 def channel_attention(
     r: Tensor,
     x: Tensor | None,
@@ -22,7 +56,6 @@ def channel_attention(
     w_up: Tensor,
     b_down: Tensor | None = None,
     b_up: Tensor | None = None,
-    *,
     sums: Tensor | None = None,
 ) -> Tensor:
     """``r * s + x`` with ``s = sigmoid(w_up relu(w_down mean_hw(r) + b_down) + b_up)``.
@@ -49,21 +82,6 @@ def channel_attention(
     Raises:
         InputError: other shapes or dtypes, or arguments on different devices.
     """
-    check_dense(NAME, r=r, x=x, w_down=w_down, w_up=w_up, b_down=b_down, b_up=b_up, sums=sums)
-    result: Tensor = _OP(r, x, w_down, w_up, b_down, b_up, sums)
-    return result
-
-
-def reference(
-    r: Tensor,
-    x: Tensor | None,
-    w_down: Tensor,
-    w_up: Tensor,
-    b_down: Tensor | None = None,
-    b_up: Tensor | None = None,
-    sums: Tensor | None = None,
-) -> Tensor:
-    """The formula, term by term, in the dtype of ``r`` (at least float32 inside)."""
     wide_type = torch.promote_types(r.dtype, torch.float32)
     wide = r.to(wide_type)
     pixels = r.shape[2] * r.shape[3]
@@ -101,86 +119,26 @@ def eager(
     return out if x is None else out.add_(x)
 
 
-def _expect(argument: str, tensor: Tensor, shape: tuple[int | torch.SymInt, ...]) -> None:
-    if tuple(tensor.shape) != shape:
-        raise InputError(
-            f"{NAME}: argument '{argument}' has shape {list(tensor.shape)}; expected {list(shape)}"
-        )
-
-
-def _fake(
-    r: Tensor,
-    x: Tensor | None,
-    w_down: Tensor,
-    w_up: Tensor,
-    b_down: Tensor | None = None,
-    b_up: Tensor | None = None,
-    sums: Tensor | None = None,
-) -> Tensor:
-    if r.ndim != 4:
-        raise InputError(f"{NAME}: argument 'r' has {r.ndim} dimensions; expected [N, C, H, W]")
-    images, channels = r.shape[:2]
-    if x is not None:
-        _expect("x", x, tuple(r.shape))
-        if x.dtype != r.dtype:
-            raise InputError(
-                f"{NAME}: argument 'x' has dtype {x.dtype}; expected {r.dtype}, like 'r'"
-            )
-    if w_down.ndim != 2 or w_down.shape[0] < 1 or w_down.shape[1] != channels:
-        raise InputError(
-            f"{NAME}: argument 'w_down' has shape {list(w_down.shape)}; "
-            f"expected [R, {channels}] with R >= 1"
-        )
-    hidden = w_down.shape[0]
-    _expect("w_up", w_up, (channels, hidden))
-    if b_down is None or b_up is None:
-        if b_down is not b_up:
-            missing = "b_down" if b_down is None else "b_up"
-            raise InputError(
-                f"{NAME}: argument '{missing}' is missing; expected both biases or neither"
-            )
-    else:
-        _expect("b_down", b_down, (hidden,))
-        _expect("b_up", b_up, (channels,))
-    if sums is not None:
-        _expect("sums", sums, (images, channels))
-    return torch.empty_like(r)
-
-
-_OP = register_op(
-    f"{NAME}(Tensor r, Tensor? x, Tensor w_down, Tensor w_up, Tensor? b_down=None,"
-    " Tensor? b_up=None, Tensor? sums=None) -> Tensor",
-    reference=reference,
-    fake=_fake,
-)
-
-
-def _make_inputs(
-    case: OpCase, dtype: torch.dtype, device: torch.device, seed: int
-) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(seed)
+def _draw_inputs(case: OpCase, draw: Draw) -> dict[str, Any]:
     images, channels = case.shape[:2]
     form = case.attributes
     hidden = max(1, channels // form.get("reduction", 4))
-    kind = dtype if form.get("weights") == "like r" else torch.float32
-
-    def draw(shape: tuple[int, ...], kind: torch.dtype, mean: float, std: float) -> Tensor:
-        return random_tensor(shape, kind, device, generator, mean=mean, std=std)
+    kind = draw.dtype if form.get("weights") == "like r" else torch.float32
 
     # Channels of different means: the mean of plain noise is 0, and every scale 0.5.
-    means = torch.randn(images, channels, 1, 1, generator=generator)
-    noise = torch.randn(case.shape, generator=generator)
-    r = ((noise + means) * case.std + case.mean).to(device=device, dtype=dtype)
+    means = draw((images, channels, 1, 1), dtype=torch.float32)
+    noise = draw(case.shape, dtype=torch.float32)
+    r = ((noise + means) * case.std + case.mean).to(draw.dtype)
     inputs: dict[str, Any] = {
         "r": r,
-        "x": draw(case.shape, dtype, case.mean, case.std) if form.get("residual", True) else None,
-        "w_down": draw((hidden, channels), kind, 0.0, max(channels, 1) ** -0.5),
-        "w_up": draw((channels, hidden), kind, 0.0, hidden**-0.5),
+        "x": draw(case.shape, case.mean, case.std) if form.get("residual", True) else None,
+        "w_down": draw((hidden, channels), std=max(channels, 1) ** -0.5, dtype=kind),
+        "w_up": draw((channels, hidden), std=hidden**-0.5, dtype=kind),
     }
     if form.get("bias", False) or form.get("sums", False):
         with_bias = form.get("bias", False)
-        inputs["b_down"] = draw((hidden,), kind, 0.0, 0.5) if with_bias else None
-        inputs["b_up"] = draw((channels,), kind, 0.0, 0.5) if with_bias else None
+        inputs["b_down"] = draw((hidden,), std=0.5, dtype=kind) if with_bias else None
+        inputs["b_up"] = draw((channels,), std=0.5, dtype=kind) if with_bias else None
     if form.get("sums", False):
         inputs["sums"] = r.float().sum(dim=(2, 3))
     return inputs
@@ -189,40 +147,14 @@ def _make_inputs(
 def _bytes_moved(case: OpCase, element_size: int) -> int:
     # r for the means, then r and x for the result, and the result.
     passes = 4 - (not case.attributes.get("residual", True)) - case.attributes.get("sums", False)
-    return int(passes * torch.Size(case.shape).numel() * element_size)
+    return int(passes * case.size * element_size)
 
-
-# The form that the networks use; the others are exported as plain operators (a function has no
-# optional inputs for TensorRT's parser). In a TensorRT-RTX plan of convolutions and channel
-# attentions in fp16 this body costs 24 kernels and 4.28 GB for three blocks at 80x720x1280, what
-# the formula must move; the mean needs the cast to float32, and with the product and the sum in
-# float32 as well it is 5.75 GB. 1x1 convolutions in the place of Gemm cost the same.
-_ONNX_FUNCTION = """
-<domain: "restorert", opset_import: ["" : 18]>
-channel_attention (r, x, w_down, w_up) => (y) {
-    axes = Constant <value = int64[2] {2, 3}> ()
-    wide = Cast <to = 1> (r)
-    mean = ReduceMean <keepdims = 0> (wide, axes)
-    down = Cast <to = 1> (w_down)
-    up = Cast <to = 1> (w_up)
-    hidden = Gemm <transB = 1> (mean, down)
-    active = Relu (hidden)
-    logits = Gemm <transB = 1> (active, up)
-    s = Sigmoid (logits)
-    pixels = Unsqueeze (s, axes)
-    scale = CastLike (pixels, r)
-    scaled = Mul (r, scale)
-    y = Add (scaled, x)
-}
-"""
 
 SPEC = OpSpec(
-    name=NAME,
     op=channel_attention,
-    reference=reference,
     fake=_fake,
     eager=eager,
-    make_inputs=_make_inputs,
+    draw_inputs=_draw_inputs,
     bytes_moved=_bytes_moved,
     cases=(
         OpCase((1, 1, 1, 1)),
@@ -255,5 +187,27 @@ SPEC = OpSpec(
         torch.float16: 6e-4,  # measured worst on a CPU: 4.9e-4, half a unit in the last place
         torch.bfloat16: 4.5e-3,  # measured worst on a CPU: 3.9e-3, half a unit in the last place
     },
-    onnx_function=_ONNX_FUNCTION,
+    # The form that the networks use; the others are exported as plain operators (a function has no
+    # optional inputs for TensorRT's parser). In a TensorRT-RTX plan of convolutions and channel
+    # attentions in fp16 this body costs 24 kernels and 4.28 GB for three blocks at 80x720x1280,
+    # what the formula must move; the mean needs the cast to float32, and with the product and the
+    # sum in float32 as well it is 5.75 GB. 1x1 convolutions in the place of Gemm cost the same.
+    onnx_function="""
+<domain: "restorert", opset_import: ["" : 18]>
+channel_attention (r, x, w_down, w_up) => (y) {
+    axes = Constant <value = int64[2] {2, 3}> ()
+    wide = Cast <to = 1> (r)
+    mean = ReduceMean <keepdims = 0> (wide, axes)
+    down = Cast <to = 1> (w_down)
+    up = Cast <to = 1> (w_up)
+    hidden = Gemm <transB = 1> (mean, down)
+    active = Relu (hidden)
+    logits = Gemm <transB = 1> (active, up)
+    s = Sigmoid (logits)
+    pixels = Unsqueeze (s, axes)
+    scale = CastLike (pixels, r)
+    scaled = Mul (r, scale)
+    y = Add (scaled, x)
+}
+""",
 )

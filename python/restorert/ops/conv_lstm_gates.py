@@ -8,12 +8,22 @@ import torch
 from torch import Tensor
 
 from restorert.errors import InputError
-from restorert.ops.registration import check_dense, register_op
-from restorert.ops.spec import OpCase, OpSpec, random_tensor
+from restorert.ops.arguments import check_pictures, check_shape, empty_pictures
+from restorert.ops.registration import fused_op
+from restorert.ops.spec import Draw, OpCase, OpSpec
 
-NAME = "conv_lstm_gates"
+
+def _fake(gates: Tensor, cell: Tensor, forget_bias: float = 1.0) -> tuple[Tensor, Tensor]:
+    check_pictures("gates", gates, "[N, 4C, H, W]")
+    images, channels, height, width = gates.shape
+    if channels % 4:
+        raise InputError(f"argument 'gates' has {channels} channels; expected a multiple of 4")
+    check_shape("cell", cell, (images, channels // 4, height, width))
+    hidden = empty_pictures(gates, channels // 4)
+    return hidden, torch.empty_like(hidden, dtype=cell.dtype)
 
 
+@fused_op(_fake)
 def conv_lstm_gates(gates: Tensor, cell: Tensor, forget_bias: float = 1.0) -> tuple[Tensor, Tensor]:
     """The next hidden and cell state of a convolutional LSTM, in one pass.
 
@@ -40,13 +50,6 @@ def conv_lstm_gates(gates: Tensor, cell: Tensor, forget_bias: float = 1.0) -> tu
     Raises:
         InputError: other shapes or dtypes, or arguments on different devices.
     """
-    check_dense(NAME, gates=gates, cell=cell)
-    hidden, next_cell = _OP(gates, cell, forget_bias)
-    return hidden, next_cell
-
-
-def reference(gates: Tensor, cell: Tensor, forget_bias: float = 1.0) -> tuple[Tensor, Tensor]:
-    """The formula, term by term, at least in float32."""
     wide = torch.promote_types(gates.dtype, torch.float32)
     i, j, f, o = gates.to(wide).chunk(4, dim=1)
     kept = cell.to(wide) * torch.sigmoid(f + forget_bias)
@@ -63,89 +66,24 @@ def eager(gates: Tensor, cell: Tensor, forget_bias: float = 1.0) -> tuple[Tensor
     return hidden.to(gates.dtype), next_cell.to(cell.dtype)
 
 
-def _fake(gates: Tensor, cell: Tensor, forget_bias: float = 1.0) -> tuple[Tensor, Tensor]:
-    if gates.ndim != 4:
-        raise InputError(
-            f"{NAME}: argument 'gates' has {gates.ndim} dimensions; expected [N, 4C, H, W]"
-        )
-    images, channels, height, width = gates.shape
-    if channels % 4:
-        raise InputError(
-            f"{NAME}: argument 'gates' has {channels} channels; expected a multiple of 4"
-        )
-    shape = (images, channels // 4, height, width)
-    if tuple(cell.shape) != shape:
-        raise InputError(
-            f"{NAME}: argument 'cell' has shape {list(cell.shape)}; expected {list(shape)}"
-        )
-    pixels = gates.stride(1) == 1 and gates.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if pixels else torch.contiguous_format
-    hidden = torch.empty(shape, dtype=gates.dtype, device=gates.device, memory_format=layout)
-    return hidden, torch.empty_like(hidden, dtype=cell.dtype)
-
-
-_OP = register_op(
-    f"{NAME}(Tensor gates, Tensor cell, float forget_bias=1.0) -> (Tensor, Tensor)",
-    reference=reference,
-    fake=_fake,
-)
-
-
-def _make_inputs(
-    case: OpCase, dtype: torch.dtype, device: torch.device, seed: int
-) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(seed)
+def _draw_inputs(case: OpCase, draw: Draw) -> dict[str, Any]:
     images, channels, height, width = case.shape
     cell = (images, channels // 4, height, width)
     # Twice the width, so that sigmoids and tanhs saturate here and there.
     return {
-        "gates": random_tensor(
-            case.shape, dtype, device, generator, mean=case.mean, std=2 * case.std
-        ),
-        "cell": random_tensor(cell, torch.float32, device, generator, mean=case.mean, std=case.std),
+        "gates": draw(case.shape, case.mean, 2 * case.std),
+        "cell": draw(cell, case.mean, case.std, dtype=torch.float32),
         **case.attributes,
     }
 
 
-def _bytes_moved(case: OpCase, element_size: int) -> int:
-    # The gates and the fp32 cell are read, hidden and the cell written.
-    cell = torch.Size(case.shape).numel() // 4
-    return cell * (4 * element_size + 4 + element_size + 4)
-
-
-_ONNX_FUNCTION = """
-<domain: "restorert", opset_import: ["" : 18]>
-conv_lstm_gates <forget_bias: float = 1.0> (gates, cell) => (hidden, next_cell) {
-    i, j, f, o = Split <axis = 1, num_outputs = 4> (gates)
-    wide_i = Cast <to = 1> (i)
-    wide_j = Cast <to = 1> (j)
-    wide_f = Cast <to = 1> (f)
-    wide_o = Cast <to = 1> (o)
-    wide_cell = Cast <to = 1> (cell)
-    forget_bias = Constant <value_float: float = @forget_bias> ()
-    biased_f = Add (wide_f, forget_bias)
-    forget_gate = Sigmoid (biased_f)
-    input_gate = Sigmoid (wide_i)
-    output_gate = Sigmoid (wide_o)
-    new_input = Tanh (wide_j)
-    kept = Mul (wide_cell, forget_gate)
-    added = Mul (input_gate, new_input)
-    wide_next = Add (kept, added)
-    activation = Tanh (wide_next)
-    wide_hidden = Mul (activation, output_gate)
-    hidden = CastLike (wide_hidden, gates)
-    next_cell = CastLike (wide_next, cell)
-}
-"""
-
 SPEC = OpSpec(
-    name=NAME,
     op=conv_lstm_gates,
-    reference=reference,
     fake=_fake,
     eager=eager,
-    make_inputs=_make_inputs,
-    bytes_moved=_bytes_moved,
+    draw_inputs=_draw_inputs,
+    # The gates and the fp32 cell are read, hidden and the cell written.
+    bytes_moved=lambda case, size: case.size // 4 * (4 * size + 4 + size + 4),
     cases=(
         OpCase((1, 4, 1, 1)),
         OpCase((2, 4, 1, 7)),
@@ -170,5 +108,28 @@ SPEC = OpSpec(
         torch.float16: 6e-4,  # measured worst on a CPU: 2.5e-4, half a unit in the last place
         torch.bfloat16: 4.5e-3,  # measured worst on a CPU: 2.0e-3, half a unit in the last place
     },
-    onnx_function=_ONNX_FUNCTION,
+    onnx_function="""
+<domain: "restorert", opset_import: ["" : 18]>
+conv_lstm_gates <forget_bias: float = 1.0> (gates, cell) => (hidden, next_cell) {
+    i, j, f, o = Split <axis = 1, num_outputs = 4> (gates)
+    wide_i = Cast <to = 1> (i)
+    wide_j = Cast <to = 1> (j)
+    wide_f = Cast <to = 1> (f)
+    wide_o = Cast <to = 1> (o)
+    wide_cell = Cast <to = 1> (cell)
+    forget_bias = Constant <value_float: float = @forget_bias> ()
+    biased_f = Add (wide_f, forget_bias)
+    forget_gate = Sigmoid (biased_f)
+    input_gate = Sigmoid (wide_i)
+    output_gate = Sigmoid (wide_o)
+    new_input = Tanh (wide_j)
+    kept = Mul (wide_cell, forget_gate)
+    added = Mul (input_gate, new_input)
+    wide_next = Add (kept, added)
+    activation = Tanh (wide_next)
+    wide_hidden = Mul (activation, output_gate)
+    hidden = CastLike (wide_hidden, gates)
+    next_cell = CastLike (wide_next, cell)
+}
+""",
 )

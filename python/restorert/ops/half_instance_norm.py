@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from restorert.errors import InputError
-from restorert.ops.registration import check_dense, register_op
-from restorert.ops.spec import OpCase, OpSpec, random_tensor
+from restorert.ops.arguments import check_pictures, check_shape
+from restorert.ops.registration import fused_op
+from restorert.ops.spec import OpCase, OpSpec, norm_inputs
 
-NAME = "half_instance_norm"
+
+def _fake(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 0.2
+) -> Tensor:
+    check_pictures("x", x)
+    if x.shape[1] % 2:
+        raise InputError(f"argument 'x' has {x.shape[1]} channels; expected an even number")
+    check_shape("weight", weight, (x.shape[1] // 2,))
+    check_shape("bias", bias, (x.shape[1] // 2,))
+    return torch.empty_like(x)
 
 
+@fused_op(_fake)
 def half_instance_norm(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 0.2
 ) -> Tensor:
@@ -36,15 +45,6 @@ def half_instance_norm(
     Raises:
         InputError: other shapes or dtypes, or arguments on different devices.
     """
-    check_dense(NAME, x=x, weight=weight, bias=bias)
-    result: Tensor = _OP(x, weight, bias, eps, negative_slope)
-    return result
-
-
-def reference(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 0.2
-) -> Tensor:
-    """The formula, term by term, in the dtype of ``x`` (at least float32 inside)."""
     half = x.shape[1] // 2
     wide = torch.promote_types(x.dtype, torch.float32)
     first = x[:, :half].to(wide)
@@ -65,76 +65,13 @@ def eager(
     return F.leaky_relu(torch.cat([normalised, second], dim=1), negative_slope)
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor) -> None:
-    if x.ndim != 4:
-        raise InputError(f"{NAME}: argument 'x' has {x.ndim} dimensions; expected [N, C, H, W]")
-    if x.shape[1] % 2:
-        raise InputError(f"{NAME}: argument 'x' has {x.shape[1]} channels; expected an even number")
-    for argument, tensor in (("weight", weight), ("bias", bias)):
-        if tensor.ndim != 1 or tensor.shape[0] != x.shape[1] // 2:
-            raise InputError(
-                f"{NAME}: argument '{argument}' has shape {list(tensor.shape)}; "
-                f"expected [{x.shape[1] // 2}]"
-            )
-
-
-def _fake(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, negative_slope: float = 0.2
-) -> Tensor:
-    _check(x, weight, bias)
-    return torch.empty_like(x)
-
-
-_OP = register_op(
-    f"{NAME}(Tensor x, Tensor weight, Tensor bias, float eps=1e-05, float negative_slope=0.2)"
-    " -> Tensor",
-    reference=reference,
-    fake=_fake,
-)
-
-
-def _make_inputs(
-    case: OpCase, dtype: torch.dtype, device: torch.device, seed: int
-) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(seed)
-    half = case.shape[1] // 2
-
-    def draw(shape: tuple[int, ...], kind: torch.dtype, mean: float, std: float) -> Tensor:
-        return random_tensor(shape, kind, device, generator, mean=mean, std=std)
-
-    return {
-        "x": draw(case.shape, dtype, case.mean, case.std),
-        "weight": draw((half,), torch.float32, 1.0, 0.2),
-        "bias": draw((half,), torch.float32, 0.0, 0.2),
-        **case.attributes,
-    }
-
-
-def _bytes_moved(case: OpCase, element_size: int) -> int:
-    # Half a tensor for the statistics, then one read and one write of all of it.
-    return int(2.5 * torch.Size(case.shape).numel() * element_size)
-
-
-# The body that every runner without the plugin executes; what it costs in a TensorRT plan decides
-# between equal formulas.
-_ONNX_FUNCTION = """
-<domain: "restorert", opset_import: ["" : 18]>
-half_instance_norm <eps: float = 1e-5, negative_slope: float = 0.2> (x, weight, bias) => (y) {
-    first, second = Split <axis = 1, num_outputs = 2> (x)
-    normalised = InstanceNormalization <epsilon: float = @eps> (first, weight, bias)
-    joined = Concat <axis = 1> (normalised, second)
-    y = LeakyRelu <alpha: float = @negative_slope> (joined)
-}
-"""
-
 SPEC = OpSpec(
-    name=NAME,
     op=half_instance_norm,
-    reference=reference,
     fake=_fake,
     eager=eager,
-    make_inputs=_make_inputs,
-    bytes_moved=_bytes_moved,
+    draw_inputs=lambda case, draw: norm_inputs(case, draw, case.shape[1] // 2),
+    # Half a tensor for the statistics, then one read and one write of all of it.
+    bytes_moved=lambda case, element_size: int(2.5 * case.size * element_size),
     cases=(
         OpCase((1, 2, 1, 1)),
         OpCase((2, 2, 1, 7)),
@@ -161,5 +98,15 @@ SPEC = OpSpec(
         torch.float16: 6e-4,  # measured worst on a CPU: 4.9e-4, half a unit in the last place
         torch.bfloat16: 4.5e-3,  # measured worst on a CPU: 3.9e-3, half a unit in the last place
     },
-    onnx_function=_ONNX_FUNCTION,
+    # The body that every runner without the plugin executes; what it costs in a TensorRT plan
+    # decides between equal formulas.
+    onnx_function="""
+<domain: "restorert", opset_import: ["" : 18]>
+half_instance_norm <eps: float = 1e-5, negative_slope: float = 0.2> (x, weight, bias) => (y) {
+    first, second = Split <axis = 1, num_outputs = 2> (x)
+    normalised = InstanceNormalization <epsilon: float = @eps> (first, weight, bias)
+    joined = Concat <axis = 1> (normalised, second)
+    y = LeakyRelu <alpha: float = @negative_slope> (joined)
+}
+""",
 )

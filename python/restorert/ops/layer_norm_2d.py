@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from restorert.errors import InputError
-from restorert.ops.registration import check_dense, register_op
-from restorert.ops.spec import OpCase, OpSpec, random_tensor
-
-NAME = "layer_norm_2d"
+from restorert.ops.arguments import check_pictures, check_shape
+from restorert.ops.registration import fused_op
+from restorert.ops.spec import OpCase, OpSpec, norm_inputs
 
 
+def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
+    check_pictures("x", x)
+    check_shape("weight", weight, (x.shape[1],))
+    check_shape("bias", bias, (x.shape[1],))
+    return torch.empty_like(x)
+
+
+@fused_op(_fake)
 def layer_norm_2d(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
     """``(x - mean) / sqrt(variance + eps) * weight + bias`` over channels, in one pass.
 
@@ -33,13 +37,6 @@ def layer_norm_2d(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) ->
     Raises:
         InputError: other shapes or dtypes, or arguments on different devices.
     """
-    check_dense(NAME, x=x, weight=weight, bias=bias)
-    result: Tensor = _OP(x, weight, bias, eps)
-    return result
-
-
-def reference(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
-    """The formula, term by term, in the dtype of ``x`` (at least float32 inside)."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     centred = wide - wide.mean(dim=1, keepdim=True)
     variance = centred.square().mean(dim=1, keepdim=True)
@@ -57,84 +54,12 @@ def eager(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
     return weight.to(x.dtype).view(1, -1, 1, 1) * normalised + bias.to(x.dtype).view(1, -1, 1, 1)
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor) -> None:
-    if x.ndim != 4:
-        raise InputError(f"{NAME}: argument 'x' has {x.ndim} dimensions; expected [N, C, H, W]")
-    for argument, tensor in (("weight", weight), ("bias", bias)):
-        if tensor.ndim != 1 or tensor.shape[0] != x.shape[1]:
-            raise InputError(
-                f"{NAME}: argument '{argument}' has shape {list(tensor.shape)}; "
-                f"expected [{x.shape[1]}]"
-            )
-
-
-def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
-    _check(x, weight, bias)
-    return torch.empty_like(x)
-
-
-_OP = register_op(
-    f"{NAME}(Tensor x, Tensor weight, Tensor bias, float eps=1e-06) -> Tensor",
-    reference=reference,
-    fake=_fake,
-)
-
-
-def _make_inputs(
-    case: OpCase, dtype: torch.dtype, device: torch.device, seed: int
-) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(seed)
-    channels = case.shape[1]
-
-    def draw(shape: tuple[int, ...], kind: torch.dtype, mean: float, std: float) -> Tensor:
-        return random_tensor(shape, kind, device, generator, mean=mean, std=std)
-
-    return {
-        "x": draw(case.shape, dtype, case.mean, case.std),
-        "weight": draw((channels,), torch.float32, 1.0, 0.2),
-        "bias": draw((channels,), torch.float32, 0.0, 0.2),
-        **case.attributes,
-    }
-
-
-def _bytes_moved(case: OpCase, element_size: int) -> int:
-    return 2 * torch.Size(case.shape).numel() * element_size
-
-
-# The body that every runner without the plugin executes. Of equal formulas a TensorRT-RTX plan of
-# this one moves the fewest bytes in fp16; LayerNormalization between transposes takes a third more.
-_ONNX_FUNCTION = """
-<domain: "restorert", opset_import: ["" : 18]>
-layer_norm_2d <eps: float = 1e-6> (x, weight, bias) => (y) {
-    axis = Constant <value_ints = [1]> ()
-    epsilon = Constant <value_float: float = @eps> ()
-    wide = Cast <to = 1> (x)
-    mean = ReduceMean <keepdims = 1> (wide, axis)
-    centred = Sub (wide, mean)
-    squares = Mul (centred, centred)
-    variance = ReduceMean <keepdims = 1> (squares, axis)
-    sum = Add (variance, epsilon)
-    deviation = Sqrt (sum)
-    normalised = Div (centred, deviation)
-    column = Constant <value_ints = [1, -1, 1, 1]> ()
-    wide_weight = Cast <to = 1> (weight)
-    scale = Reshape (wide_weight, column)
-    wide_bias = Cast <to = 1> (bias)
-    shift = Reshape (wide_bias, column)
-    scaled = Mul (normalised, scale)
-    shifted = Add (scaled, shift)
-    y = CastLike (shifted, x)
-}
-"""
-
 SPEC = OpSpec(
-    name=NAME,
     op=layer_norm_2d,
-    reference=reference,
     fake=_fake,
     eager=eager,
-    make_inputs=_make_inputs,
-    bytes_moved=_bytes_moved,
+    draw_inputs=lambda case, draw: norm_inputs(case, draw, case.shape[1]),
+    bytes_moved=lambda case, element_size: 2 * case.size * element_size,
     cases=(
         OpCase((1, 1, 1, 1)),
         OpCase((2, 1, 1, 7)),
@@ -168,5 +93,30 @@ SPEC = OpSpec(
         torch.float16: 6e-4,  # measured worst on a CPU: 4.9e-4, half a unit in the last place
         torch.bfloat16: 4.5e-3,  # measured worst on a CPU: 3.9e-3, half a unit in the last place
     },
-    onnx_function=_ONNX_FUNCTION,
+    # The body that every runner without the plugin executes. Of equal formulas a TensorRT-RTX plan
+    # of this one moves the fewest bytes in fp16; LayerNormalization between transposes takes a
+    # third more.
+    onnx_function="""
+<domain: "restorert", opset_import: ["" : 18]>
+layer_norm_2d <eps: float = 1e-6> (x, weight, bias) => (y) {
+    axis = Constant <value_ints = [1]> ()
+    epsilon = Constant <value_float: float = @eps> ()
+    wide = Cast <to = 1> (x)
+    mean = ReduceMean <keepdims = 1> (wide, axis)
+    centred = Sub (wide, mean)
+    squares = Mul (centred, centred)
+    variance = ReduceMean <keepdims = 1> (squares, axis)
+    sum = Add (variance, epsilon)
+    deviation = Sqrt (sum)
+    normalised = Div (centred, deviation)
+    column = Constant <value_ints = [1, -1, 1, 1]> ()
+    wide_weight = Cast <to = 1> (weight)
+    scale = Reshape (wide_weight, column)
+    wide_bias = Cast <to = 1> (bias)
+    shift = Reshape (wide_bias, column)
+    scaled = Mul (normalised, scale)
+    shifted = Add (scaled, shift)
+    y = CastLike (shifted, x)
+}
+""",
 )

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restorert.errors import InputError
-from restorert.ops.registration import check_dense, register_op
-from restorert.ops.spec import OpCase, OpSpec, random_tensor
+from restorert.ops.arguments import check_pictures
+from restorert.ops.registration import fused_op
+from restorert.ops.spec import Draw, OpCase, OpSpec
 
-NAME = "memory_read"
 MAX_CHANNELS = 16
 MAX_PROTOTYPES = 512
 
@@ -22,6 +22,28 @@ MAX_PROTOTYPES = 512
 JUMP = 4e-3
 
 
+def _fake(
+    x: Tensor, part: Tensor, instance: Tensor, semantic: Tensor, shrink: float = 0.0025
+) -> tuple[Tensor, Tensor, Tensor]:
+    check_pictures("x", x)
+    channels = x.shape[1]
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise InputError(f"argument 'x' has {channels} channels; expected 1 to {MAX_CHANNELS}")
+    for argument, memory in (("part", part), ("instance", instance), ("semantic", semantic)):
+        if memory.ndim != 2 or memory.shape[1] != channels:
+            raise InputError(
+                f"argument '{argument}' has shape {list(memory.shape)}; "
+                f"expected [prototypes, {channels}]"
+            )
+        if not 1 <= memory.shape[0] <= MAX_PROTOTYPES:
+            raise InputError(
+                f"argument '{argument}' has {memory.shape[0]} prototypes; "
+                f"expected 1 to {MAX_PROTOTYPES}"
+            )
+    return torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
+
+
+@fused_op(_fake)
 def memory_read(
     x: Tensor, part: Tensor, instance: Tensor, semantic: Tensor, shrink: float = 0.0025
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,9 +77,17 @@ def memory_read(
     Raises:
         InputError: other shapes or dtypes, or arguments on different devices.
     """
-    check_dense(NAME, x=x, part=part, instance=instance, semantic=semantic)
-    y_semantic, y_instance, y_part = _OP(x, part, instance, semantic, shrink)
-    return y_semantic, y_instance, y_part
+    wide = torch.promote_types(x.dtype, torch.float32)
+    query = x.to(wide).movedim(1, -1)
+    results: list[Tensor] = []
+    for memory in (part, instance, semantic):
+        weights = torch.softmax(query @ memory.to(wide).T, dim=-1)
+        # The weights that count, 1 or 0; multiplying keeps a NaN.
+        weights = weights * (weights > shrink)
+        norm = weights.sum(dim=-1, keepdim=True).clamp_min(1e-12)
+        query = (weights / norm) @ memory.to(wide)
+        results.insert(0, query.movedim(-1, 1).to(x.dtype))
+    return results[0], results[1], results[2]
 
 
 def derive_prototypes(
@@ -128,23 +158,6 @@ def derive_prototypes(
     return instance, semantic
 
 
-def reference(
-    x: Tensor, part: Tensor, instance: Tensor, semantic: Tensor, shrink: float = 0.0025
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The formula, term by term, at least in float32."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    query = x.to(wide).movedim(1, -1)
-    results: list[Tensor] = []
-    for memory in (part, instance, semantic):
-        weights = torch.softmax(query @ memory.to(wide).T, dim=-1)
-        # The weights that count, 1 or 0; multiplying keeps a NaN.
-        weights = weights * (weights > shrink)
-        norm = weights.sum(dim=-1, keepdim=True).clamp_min(1e-12)
-        query = (weights / norm) @ memory.to(wide)
-        results.insert(0, query.movedim(-1, 1).to(x.dtype))
-    return results[0], results[1], results[2]
-
-
 def eager(
     x: Tensor, part: Tensor, instance: Tensor, semantic: Tensor, shrink: float = 0.0025
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,62 +182,22 @@ def eager(
     return picture(y_semantic), picture(y_instance), picture(y_part)
 
 
-def _fake(
-    x: Tensor, part: Tensor, instance: Tensor, semantic: Tensor, shrink: float = 0.0025
-) -> tuple[Tensor, Tensor, Tensor]:
-    if x.ndim != 4:
-        raise InputError(f"{NAME}: argument 'x' has {x.ndim} dimensions; expected [N, C, H, W]")
-    channels = x.shape[1]
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise InputError(
-            f"{NAME}: argument 'x' has {channels} channels; expected 1 to {MAX_CHANNELS}"
-        )
-    for argument, memory in (("part", part), ("instance", instance), ("semantic", semantic)):
-        if memory.ndim != 2 or memory.shape[1] != channels:
-            raise InputError(
-                f"{NAME}: argument '{argument}' has shape {list(memory.shape)}; "
-                f"expected [prototypes, {channels}]"
-            )
-        if not 1 <= memory.shape[0] <= MAX_PROTOTYPES:
-            raise InputError(
-                f"{NAME}: argument '{argument}' has {memory.shape[0]} prototypes; "
-                f"expected 1 to {MAX_PROTOTYPES}"
-            )
-    return torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
-
-
-_OP = register_op(
-    f"{NAME}(Tensor x, Tensor part, Tensor instance, Tensor semantic, float shrink=0.0025)"
-    " -> (Tensor, Tensor, Tensor)",
-    reference=reference,
-    fake=_fake,
-)
-
-
-def _make_inputs(
-    case: OpCase, dtype: torch.dtype, device: torch.device, seed: int
-) -> dict[str, Any]:
+def _draw_inputs(case: OpCase, draw: Draw) -> dict[str, Any]:
     """MemoryNet's sizes: 10 classes of 2 prototypes of 5 parts, drawn as the authors draw them."""
-    generator = torch.Generator().manual_seed(seed)
     channels = case.shape[1]
 
     def uniform(rows: int) -> Tensor:
         bound = channels**-0.5
-        values = (2 * torch.rand((rows, channels), generator=generator) - 1) * bound
-        return values.to(device)
+        values = (2 * torch.rand((rows, channels), generator=draw.generator) - 1) * bound
+        return values.to(draw.device)
 
     return {
-        "x": random_tensor(case.shape, dtype, device, generator, mean=case.mean, std=case.std),
+        "x": draw(case.shape, case.mean, case.std),
         "part": uniform(100),
         "instance": uniform(20),
         "semantic": uniform(10),
         **case.attributes,
     }
-
-
-def _bytes_moved(case: OpCase, element_size: int) -> int:
-    # x is read, three results are written; the prototypes are nothing beside them.
-    return 4 * torch.Size(case.shape).numel() * element_size
 
 
 # Convolutions of 1x1 keep the pictures in NCHW, where products of matrices would transpose them.
@@ -268,13 +241,12 @@ memory_read <shrink: float = 0.0025> (x, part, instance, semantic)
 )
 
 SPEC = OpSpec(
-    name=NAME,
     op=memory_read,
-    reference=reference,
     fake=_fake,
     eager=eager,
-    make_inputs=_make_inputs,
-    bytes_moved=_bytes_moved,
+    draw_inputs=_draw_inputs,
+    # x is read, three results are written; the prototypes are nothing beside them.
+    bytes_moved=lambda case, element_size: 4 * case.size * element_size,
     cases=(
         OpCase((1, 3, 1, 1)),
         OpCase((2, 3, 1, 7)),

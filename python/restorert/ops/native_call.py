@@ -41,14 +41,6 @@ def _view(tensor: Tensor | None) -> object:
     )
 
 
-def _layout(tensor: Tensor) -> torch.memory_format | None:
-    """The kernel layout that ``tensor`` already has (NCHW or NHWC), or None for any other."""
-    for layout in (torch.contiguous_format, torch.channels_last):
-        if tensor.is_contiguous(memory_format=layout):
-            return layout
-    return None
-
-
 def run_native(
     name: str,
     inputs: Sequence[Tensor | None],
@@ -64,14 +56,15 @@ def run_native(
         InputError: shapes, dtypes or devices the op does not take.
         RunnerUnavailableError: the extension, or its CUDA part, was not built.
     """
-    layout = _layout(outputs[0]) or torch.contiguous_format
+    first = outputs[0]
+    pixels = not first.is_contiguous() and first.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if pixels else torch.contiguous_format
 
-    def dense(tensor: Tensor | None) -> Tensor | None:
-        if tensor is None or tensor.ndim != 4:
-            return None if tensor is None else tensor.contiguous()
-        return tensor.contiguous(memory_format=layout)
+    def dense(tensor: Tensor) -> Tensor:
+        kept = layout if tensor.ndim == 4 else torch.contiguous_format
+        return tensor.contiguous(memory_format=kept)
 
-    sources = [dense(tensor) for tensor in inputs]
+    sources = [tensor if tensor is None else dense(tensor) for tensor in inputs]
     results = [
         out
         if out.ndim != 4 or out.is_contiguous(memory_format=layout)

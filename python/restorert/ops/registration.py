@@ -1,48 +1,76 @@
-"""Registering a fused op with torch: CPU, CUDA, fake and autograd, the same way for every op."""
+"""A formula in plain torch becomes a fused op: CPU, CUDA, fake and autograd, for every op alike."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from restorert.errors import InputError
+from restorert.ops.arguments import check_dense
 from restorert.ops.native_call import run_native
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _LIBRARY = torch.library.Library("restorert", "FRAGMENT")
 
 
-def register_op(
-    schema: str, *, reference: Callable[..., Any], fake: Callable[..., Any]
-) -> Callable[..., Any]:
-    """Register ``restorert::<name>`` and return its overload.
+def fused_op(fake: Callable[P, R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a formula: its calls go to ``restorert::<its name>``, which the kernels compute.
 
-    The compiled op of that name runs it, on the CPU and on CUDA; float64, which has no kernel, runs
-    through ``reference``, and so does the gradient, by recomputing.
+    The decorated function is the reference, the oracle of every other version, and stays callable
+    as `OpSpec.reference`. Its signature is the op's: tensors first, then float attributes. A tensor
+    may be optional, but not the first. The compiled op of that name runs, on the CPU and on CUDA;
+    float64, which has no kernel, runs through the reference, and so does the gradient, by
+    recomputing.
 
     Args:
-        schema: torch's schema without the namespace: tensors first, then float attributes. A
-            tensor may be optional, but not the first.
-        reference: the formula in plain torch.
-        fake: checks the arguments and returns empty outputs of the right shapes and strides.
+        fake: checks the arguments and returns empty outputs of the right shapes and strides; its
+            errors get the op's name.
     """
-    name = schema.split("(", 1)[0]
-    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    overload = getattr(torch.ops.restorert, name).default
-    tensors = sum("Tensor" in str(a.type) for a in overload._schema.arguments)
 
-    def kernel(*arguments: Any) -> Any:
-        outputs = fake(*arguments)
-        flat = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-        if arguments[0].dtype == torch.float64:
-            expected = reference(*arguments)
-            expected = (expected,) if isinstance(expected, Tensor) else expected
-            for out, value in zip(flat, expected, strict=True):
+    def decorate(reference: Callable[P, R]) -> Callable[P, R]:
+        overload = _register(reference, fake)
+        name, names = reference.__name__, [a.name for a in overload._schema.arguments]
+
+        @functools.wraps(reference)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            check_dense(name, dict(zip(names, args, strict=False)) | kwargs)
+            return overload(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def _register(reference: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """Register the op and return its overload."""
+    name = reference.__name__
+    schema = torch.library.infer_schema(reference, mutates_args=())
+    _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
+    overload = getattr(torch.ops.restorert, name).default
+    arguments = overload._schema.arguments
+    tensors = sum("Tensor" in str(a.type) for a in arguments)
+
+    def named_fake(*given: Any) -> Any:
+        try:
+            return fake(*given)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+
+    def kernel(*given: Any) -> Any:
+        # The dispatcher drops trailing arguments that equal their defaults.
+        given = (*given, *(argument.default_value for argument in arguments[len(given) :]))
+        outputs = named_fake(*given)
+        if given[0].dtype == torch.float64:
+            for out, value in zip(_flat(outputs), _flat(reference(*given)), strict=True):
                 out.copy_(value)
         else:
-            run_native(name, arguments[:tensors], flat, arguments[tensors:])
+            run_native(name, given[:tensors], _flat(outputs), given[tensors:])
         return outputs
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -53,9 +81,8 @@ def register_op(
         # Recomputes through the reference: training needs the right gradient, not a fast one.
         with torch.enable_grad():
             saved = [None if t is None else t.detach().requires_grad_() for t in ctx.saved_tensors]
-            outputs = reference(*saved, *ctx.attributes)
-        flat = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
-        used = [(out, grad) for out, grad in zip(flat, grads, strict=True) if grad is not None]
+            outputs = _flat(reference(*saved, *ctx.attributes))
+        used = [(out, grad) for out, grad in zip(outputs, grads, strict=True) if grad is not None]
         wanted = [t for t in saved if t is not None]
         found = iter(
             torch.autograd.grad(
@@ -65,39 +92,14 @@ def register_op(
         by_input = [None if t is None else next(found) for t in saved]
         return (*by_input, *(None for _ in ctx.attributes))
 
-    def with_defaults(*arguments: Any) -> Any:
-        return kernel(*_filled(overload._schema, arguments))
-
     for key in ("CPU", "CUDA"):
-        torch.library.impl(_LIBRARY, name, key)(with_defaults)
-    torch.library.register_fake(f"restorert::{name}", fake, lib=_LIBRARY)
+        torch.library.impl(_LIBRARY, name, key)(kernel)
+    torch.library.register_fake(f"restorert::{name}", named_fake, lib=_LIBRARY)
     torch.library.register_autograd(
         f"restorert::{name}", backward, setup_context=setup_context, lib=_LIBRARY
     )
-    return overload  # type: ignore[no-any-return]
+    return overload
 
 
-def _filled(schema: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    # The dispatcher drops trailing arguments that equal their defaults.
-    rest = schema.arguments[len(arguments) :]
-    return (*arguments, *(argument.default_value for argument in rest))
-
-
-def check_dense(op: str, **tensors: Tensor | None) -> None:
-    """Refuse what has no memory that a kernel could read.
-
-    Called by the public functions, since the dispatcher never hands such tensors to a kernel.
-
-    Raises:
-        InputError: a sparse tensor, or tensors on different devices; names the argument.
-    """
-    first, device = next((name, t.device) for name, t in tensors.items() if t is not None)
-    for name, tensor in tensors.items():
-        if tensor is None:
-            continue
-        if tensor.layout != torch.strided:
-            raise InputError(f"{op}: argument '{name}' is sparse; expected a dense tensor")
-        if tensor.device != device:
-            raise InputError(
-                f"{op}: argument '{name}' is on {tensor.device}; expected {device}, like '{first}'"
-            )
+def _flat(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else outputs

@@ -9,12 +9,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from restorert.errors import InputError
-from restorert.ops.registration import check_dense, register_op
-from restorert.ops.spec import OpCase, OpSpec, random_tensor
+from restorert.ops.arguments import check_pictures, empty_pictures
+from restorert.ops.registration import fused_op
+from restorert.ops.spec import Draw, OpCase, OpSpec
 
-NAME = "simple_gate_mean"
+
+def _fake(x: Tensor) -> tuple[Tensor, Tensor]:
+    check_pictures("x", x, "[N, 2C, H, W]")
+    if x.shape[1] % 2:
+        raise InputError(f"argument 'x' has {x.shape[1]} channels; expected an even number")
+    product = empty_pictures(x, x.shape[1] // 2)
+    mean_dtype = torch.promote_types(x.dtype, torch.float32)
+    return product, x.new_empty(product.shape[:2], dtype=mean_dtype)
 
 
+@fused_op(_fake)
 def simple_gate_mean(x: Tensor) -> tuple[Tensor, Tensor]:
     """``y = x[:, :C] * x[:, C:]`` and the mean of y over H x W, in one pass.
 
@@ -33,13 +42,6 @@ def simple_gate_mean(x: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: other shapes or dtypes.
     """
-    check_dense(NAME, x=x)
-    product, mean = _OP(x)
-    return product, mean
-
-
-def reference(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The formula in the dtype of ``x`` (at least float32 inside)."""
     first, second = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, dim=1)
     product = first * second
     return product.to(x.dtype), product.mean(dim=(2, 3))
@@ -52,62 +54,20 @@ def eager(x: Tensor) -> tuple[Tensor, Tensor]:
     return product, F.adaptive_avg_pool2d(product, 1).flatten(1)
 
 
-def _fake(x: Tensor) -> tuple[Tensor, Tensor]:
-    if x.ndim != 4:
-        raise InputError(f"{NAME}: argument 'x' has {x.ndim} dimensions; expected [N, 2C, H, W]")
-    if x.shape[1] % 2:
-        raise InputError(f"{NAME}: argument 'x' has {x.shape[1]} channels; expected an even number")
-    n, channels, h, w = x.shape
-    pixels = x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if pixels else torch.contiguous_format
-    product = torch.empty(
-        (n, channels // 2, h, w), dtype=x.dtype, device=x.device, memory_format=layout
-    )
-    mean_dtype = torch.promote_types(x.dtype, torch.float32)
-    return product, x.new_empty((n, channels // 2), dtype=mean_dtype)
-
-
-_OP = register_op(f"{NAME}(Tensor x) -> (Tensor, Tensor)", reference=reference, fake=_fake)
-
-
-def _make_inputs(
-    case: OpCase, dtype: torch.dtype, device: torch.device, seed: int
-) -> dict[str, Any]:
+def _draw_inputs(case: OpCase, draw: Draw) -> dict[str, Any]:
     """``x`` by the case, its second half standard normal, so that products stay within float16."""
-    generator = torch.Generator().manual_seed(seed)
     n, channels, h, w = case.shape
     half = (n, channels // 2, h, w)
-    first = random_tensor(half, dtype, device, generator, mean=case.mean, std=case.std)
-    second = random_tensor(half, dtype, device, generator)
-    return {"x": torch.cat([first, second], dim=1)}
+    return {"x": torch.cat([draw(half, case.mean, case.std), draw(half)], dim=1)}
 
-
-def _bytes_moved(case: OpCase, element_size: int) -> int:
-    # Both halves read, one written.
-    return 3 * torch.Size(case.shape).numel() * element_size // 2
-
-
-# The body that every runner without the plugin executes. A TensorRT-RTX plan of it moves no more
-# than x and y; with the mean taken of fp32 products it moves 2.3 times as much.
-_ONNX_FUNCTION = """
-<domain: "restorert", opset_import: ["" : 18]>
-simple_gate_mean (x) => (y, mean) {
-    first, second = Split <axis = 1, num_outputs = 2> (x)
-    y = Mul (first, second)
-    wide = Cast <to = 1> (y)
-    axes = Constant <value_ints = [2, 3]> ()
-    mean = ReduceMean <keepdims = 0> (wide, axes)
-}
-"""
 
 SPEC = OpSpec(
-    name=NAME,
     op=simple_gate_mean,
-    reference=reference,
     fake=_fake,
     eager=eager,
-    make_inputs=_make_inputs,
-    bytes_moved=_bytes_moved,
+    draw_inputs=_draw_inputs,
+    # Both halves read, one written.
+    bytes_moved=lambda case, element_size: 3 * case.size * element_size // 2,
     # [N, 2C, H, W]; the mean and deviation are those of the first half.
     cases=(
         OpCase((1, 2, 1, 1)),
@@ -137,5 +97,16 @@ SPEC = OpSpec(
         torch.float16: 6e-4,  # measured worst on a CPU: 4.9e-4, half a unit in the last place
         torch.bfloat16: 4.5e-3,  # measured worst on a CPU: 3.9e-3, half a unit in the last place
     },
-    onnx_function=_ONNX_FUNCTION,
+    # The body that every runner without the plugin executes. A TensorRT-RTX plan of it moves no
+    # more than x and y; with the mean taken of fp32 products it moves 2.3 times as much.
+    onnx_function="""
+<domain: "restorert", opset_import: ["" : 18]>
+simple_gate_mean (x) => (y, mean) {
+    first, second = Split <axis = 1, num_outputs = 2> (x)
+    y = Mul (first, second)
+    wide = Cast <to = 1> (y)
+    axes = Constant <value_ints = [2, 3]> ()
+    mean = ReduceMean <keepdims = 0> (wide, axes)
+}
+""",
 )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-
-Inputs = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,51 @@ class OpCase:
             parts.append(f"mean={self.mean:g},std={self.std:g}")
         return " ".join(parts)
 
+    @property
+    def size(self) -> int:
+        """Elements of the main tensor."""
+        return math.prod(self.shape)
+
+
+class Draw:
+    """Seeded random tensors, drawn on the CPU so that every device sees the same numbers."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device, seed: int) -> None:
+        self.dtype, self.device = dtype, device
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(
+        self,
+        shape: tuple[int, ...],
+        mean: float = 0.0,
+        std: float = 1.0,
+        *,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Normal values, of the case's dtype unless another is given."""
+        values = torch.randn(shape, generator=self.generator) * std + mean
+        return values.to(device=self.device, dtype=dtype or self.dtype)
+
+
+def norm_inputs(case: OpCase, draw: Draw, channels: int) -> dict[str, Any]:
+    """Arguments of a norm whose weight and bias have ``channels`` elements."""
+    return {
+        "x": draw(case.shape, case.mean, case.std),
+        "weight": draw((channels,), 1.0, 0.2, dtype=torch.float32),
+        "bias": draw((channels,), 0.0, 0.2, dtype=torch.float32),
+        **case.attributes,
+    }
+
 
 @dataclass(frozen=True)
 class OpSpec:
     """A fused op.
 
     Attributes:
-        name: of the torch op (``restorert::name``), the ONNX function and the TensorRT plugin.
-        op: the public function.
-        reference: the same signature in plain torch, any float dtype: the oracle of every other
-            version, itself compared with a closed form in the tests.
+        op: the public function, made by `fused_op`.
         fake: the same signature, shapes and dtypes only.
         eager: what a user would have written with torch's own modules; benchmarks time against it.
-        make_inputs: (case, dtype, device, seed) -> arguments by name.
+        draw_inputs: a case's arguments by name.
         bytes_moved: (case, element size) -> bytes the op must at least read and write.
         cases: correctness cases; the same list serves every dtype, layout and device.
         benchmark_cases: the sizes that `benchmarks/ops.py` times.
@@ -51,28 +83,31 @@ class OpSpec:
             the op's schema, body of standard ONNX.
     """
 
-    name: str
     op: Callable[..., Any]
-    reference: Callable[..., Any]
     fake: Callable[..., Any]
     eager: Callable[..., Any]
-    make_inputs: Callable[[OpCase, torch.dtype, torch.device, int], dict[str, Any]]
-    bytes_moved: Callable[[OpCase, int], int]
+    draw_inputs: Callable[[OpCase, Draw], dict[str, Any]]
+    bytes_moved: Callable[[OpCase, int], float]
     cases: tuple[OpCase, ...]
     benchmark_cases: tuple[OpCase, ...]
     tolerances: Mapping[torch.dtype, float]
     onnx_function: str
 
+    @property
+    def name(self) -> str:
+        """The name of the torch op (``restorert::name``), the ONNX function and the plugin."""
+        return self.op.__name__
 
-def random_tensor(
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    device: torch.device,
-    generator: torch.Generator,
-    *,
-    mean: float = 0.0,
-    std: float = 1.0,
-) -> Tensor:
-    """Seeded normal values, drawn on the CPU so that every device sees the same numbers."""
-    values = torch.randn(shape, generator=generator) * std + mean
-    return values.to(device=device, dtype=dtype)
+    @property
+    def reference(self) -> Callable[..., Any]:
+        """The formula in plain torch, any float dtype: the oracle of every other version.
+
+        The tests compare it with a closed form.
+        """
+        return inspect.unwrap(self.op)
+
+    def make_inputs(
+        self, case: OpCase, dtype: torch.dtype, device: torch.device, seed: int
+    ) -> dict[str, Any]:
+        """A case's arguments by name."""
+        return self.draw_inputs(case, Draw(dtype, device, seed))

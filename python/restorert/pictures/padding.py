@@ -14,15 +14,10 @@ def source_indices(size: int, target: int, mode: PaddingMode) -> NDArray[np.int6
     """For each of ``target`` positions, the source pixel in [0, size) that pads it.
 
     ``reflect`` mirrors without repeating the border, as often as needed, so that even a picture
-    of one pixel can be padded (numpy's and torch's own padding refuse more than ``size - 1``);
-    ``edge`` repeats the last pixel.
+    of one pixel can be padded (torch's own padding refuses more than ``size - 1``); ``edge``
+    repeats the last pixel.
     """
-    positions = np.arange(target)
-    if mode == "edge" or size == 1:
-        return positions.clip(max=size - 1)
-    period = 2 * (size - 1)
-    folded = positions % period
-    return np.where(folded < size, folded, period - folded)
+    return np.pad(np.arange(size), (0, target - size), mode)
 
 
 def pad(x: Any, height: int, width: int, mode: PaddingMode) -> Any:

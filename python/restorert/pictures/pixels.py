@@ -13,17 +13,12 @@ from numpy.typing import DTypeLike, NDArray
 from restorert.spec import Rounding
 
 
-def to_unit_floats(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Integers over their dtype's range, or floats, as float32 in [0, 1] of the same shape."""
-    floats = pixels.astype(np.float32, order="C")
-    if np.issubdtype(pixels.dtype, np.integer):
-        floats /= np.float32(np.iinfo(pixels.dtype).max)
-    return floats
-
-
 def to_unit_range(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """`to_unit_floats` of [..., H, W, C], as [..., C, H, W]."""
-    return to_unit_floats(np.moveaxis(pixels, -1, -3))
+    """Integers [..., H, W, C] over their dtype's range, or floats, as float32 [..., C, H, W]."""
+    planes = np.moveaxis(pixels, -1, -3).astype(np.float32, order="C")
+    if np.issubdtype(pixels.dtype, np.integer):
+        planes /= np.float32(np.iinfo(pixels.dtype).max)
+    return planes
 
 
 def from_unit_range(

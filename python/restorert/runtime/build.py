@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -11,7 +12,6 @@ from typing import Any
 
 from restorert.backends import Backend, choose
 from restorert.engine.cache import EngineCache
-from restorert.engine.device import plugin_hash
 from restorert.engine.profile import ShapeProfile
 from restorert.engine.recipe import BuilderOptions
 from restorert.engine.request import BuildRequest
@@ -191,16 +191,8 @@ def _built(
     progress: Progress | None,
 ) -> Path:
     """Build the engine file of a request at ``path``, or find or build it in the cache."""
-    device, version = backend.device(), backend.version()
-    plugins = plugin_hash() if backend.uses_plugins else None
-    facts = {
-        **request.facts(),
-        "runner": backend.name,
-        "version": version,
-        "device": device.to_json(),
-        "plugins": plugins,
-        "restorert": __version__,
-    }
+    host = backend.host()
+    facts = {**request.facts(), **dataclasses.asdict(host), "restorert": __version__}
     label = f"{request.onnx.metadata['network']}-{request.precision}-{backend.name}"
 
     def build(out: Path) -> None:
@@ -210,10 +202,7 @@ def _built(
             request,
             built,
             out,
-            runner=backend.name,
-            runner_version=version,
-            device=device,
-            plugins_sha256=plugins,
+            host,
             seconds=time.perf_counter() - started,
             rebuild=request.command(backend.name, backend.options, path),
         )

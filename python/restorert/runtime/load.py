@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from restorert.backends import backend_of
-from restorert.engine.device import plugin_hash
-from restorert.engine.sidecar import check_engine_file, check_environment, read_sidecar
+from restorert.engine.sidecar import check_engine_file, check_host, read_sidecar
 from restorert.errors import EngineMismatchError, InputError
 from restorert.export.onnx_file import spec_of
 from restorert.runtime.engine import Engine
@@ -35,13 +34,6 @@ def load_engine(path: str | os.PathLike[str]) -> Engine:
             f"the sidecar of {os.fspath(path)} is damaged ({error}); {sidecar.cure}"
         ) from None
     backend.check_runnable()
-    check_environment(
-        path,
-        sidecar,
-        runner=backend.name,
-        runner_version=backend.version(),
-        device=backend.device(),
-        plugins_sha256=plugin_hash() if backend.uses_plugins else None,
-    )
+    check_host(path, sidecar, backend.host())
     check_engine_file(path, sidecar)
     return Engine(backend.load(Path(path), sidecar), spec, sidecar)

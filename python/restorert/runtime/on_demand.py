@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -52,16 +53,13 @@ class EngineOnDemand:
         deploy: bool = True,
         building: Building = contextlib.nullcontext,
     ) -> None:
-        self.network = network
         self.spec = network.spec
         self.tile = tile_side(tile, self.spec)
         self.one_size = one_size
         self.engine: Engine | None = None
-        self._arguments: dict[str, Any] = {
-            "precision": precision,
-            "runner": runner,
-            "deploy": deploy,
-        }
+        self._build_engine = functools.partial(
+            build_engine, network, precision=precision, runner=runner, deploy=deploy
+        )
         self._building = building
 
     def __call__(self, frames: Any) -> Any:
@@ -91,4 +89,4 @@ class EngineOnDemand:
         if self.one_size:
             profile = ShapeProfile.fixed(shape(size))
         with self._building() as progress:
-            return build_engine(self.network, profile=profile, progress=progress, **self._arguments)
+            return self._build_engine(profile=profile, progress=progress)

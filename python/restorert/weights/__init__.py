@@ -1,6 +1,7 @@
 """Checkpoints: reading them safely, recognising their network, and writing them."""
 
-from restorert.weights.checkpoint import Checkpoint, CheckpointSource, read_checkpoint
+from restorert.networks.module import CheckpointSource
+from restorert.weights.checkpoint import Checkpoint, read_checkpoint
 from restorert.weights.classifier import load_classifier
 from restorert.weights.load import load_network, save_network, weights_hash
 from restorert.weights.shipped import shipped_calibrations, shipped_weights

@@ -8,18 +8,17 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from restorert.errors import CheckpointError, reason_of
+from restorert.networks.module import CheckpointSource, Format
 from restorert.weights.tensorflow import read_tensorflow, tensorflow_prefix
-
-Format = Literal["torch-zip", "torch-legacy", "safetensors", "tensorflow"]
 
 # Keys under which authors put the state dict, in order of preference: if there is a moving average,
 # the published figures are measured with it (BasicSR's `params_ema` beside `params`).
@@ -60,26 +59,6 @@ _OTHER_FILES = (
     (0, b"PK\x05\x06", "an empty zip archive", _LOOK),
     (0, b"\x89HDF", "an HDF5 file", "save the tensors with torch.save or as safetensors"),
 )
-
-
-@dataclass(frozen=True)
-class CheckpointSource:
-    """The origin of a checkpoint's tensors.
-
-    Attributes:
-        path: the absolute path; for a TensorFlow checkpoint that of its .index file.
-        format: the file's format, recognised by its content.
-        key: the keys that the state dict was nested under, joined by dots; "" at the top level. For
-            a TensorFlow checkpoint the scope that all variables share.
-        metadata: of a safetensors file.
-        sha256: `weights_hash` of the loaded network; "" in what `read_checkpoint` returns.
-    """
-
-    path: Path
-    format: Format
-    key: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    sha256: str = ""
 
 
 @dataclass(frozen=True)

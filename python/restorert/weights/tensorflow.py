@@ -14,12 +14,14 @@ import contextlib
 import glob
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import DecodeError
 from torch import Tensor
 
 from restorert.errors import CheckpointError, printable
@@ -56,17 +58,32 @@ _STRING = 7
 _TRAINING = {"beta1_power", "beta2_power", "global_step", "save_counter", "learning_rate"}
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """Location of a tensor (BundleEntryProto)."""
-
-    dtype: int
-    shape: tuple[int, ...]
-    shard: int
-    offset: int
-    size: int
-    crc: int
-    sliced: bool
+# What is read of tensorflow/core/protobuf/tensor_bundle.proto and framework/tensor_shape.proto;
+# enumerations are their numbers here, and slices their bytes.
+_PROTO = """
+name: "restorert/tensor_bundle.proto"
+message_type { name: "Header"
+  field { name: "num_shards" number: 1 type: TYPE_INT32 }
+  field { name: "endianness" number: 2 type: TYPE_INT32 } }
+message_type { name: "Dim" field { name: "size" number: 1 type: TYPE_INT64 } }
+message_type { name: "Shape"
+  field { name: "dim" number: 2 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: ".Dim" }
+  field { name: "unknown_rank" number: 3 type: TYPE_BOOL } }
+message_type { name: "Entry"
+  field { name: "dtype" number: 1 type: TYPE_INT32 }
+  field { name: "shape" number: 2 type: TYPE_MESSAGE type_name: ".Shape" }
+  field { name: "shard_id" number: 3 type: TYPE_INT32 }
+  field { name: "offset" number: 4 type: TYPE_INT64 }
+  field { name: "size" number: 5 type: TYPE_INT64 }
+  field { name: "crc32c" number: 6 type: TYPE_FIXED32 }
+  field { name: "slices" number: 7 label: LABEL_REPEATED type: TYPE_BYTES } }
+"""
+_POOL = descriptor_pool.DescriptorPool()  # not the default one, where TensorFlow's own may be
+_POOL.AddSerializedFile(
+    text_format.Parse(_PROTO, descriptor_pb2.FileDescriptorProto()).SerializeToString()
+)
+_Entries = Mapping[str, Any]
+"""Location of each tensor: name -> the message Entry."""
 
 
 class _DamagedError(Exception):
@@ -174,13 +191,16 @@ def read_tensorflow(prefix: Path) -> tuple[dict[str, Tensor], str]:
         raise CheckpointError(f"{index}: not enough memory to read this checkpoint") from None
     if not tensors:
         raise CheckpointError(f"{index} is an empty TensorFlow checkpoint: it holds no variables")
-    scope = _shared_scope(list(tensors))
+    scopes = {name.split("/")[0] + "/" if "/" in name else "" for name in tensors}
+    scope = scopes.pop() if len(scopes) == 1 else ""
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         ours = _our_name(name[len(scope) :])
         if ours in renamed:
             raise CheckpointError(f"{index}: two variables are called {printable(ours)[:100]}")
-        renamed[ours] = _our_layout(ours, tensor)
+        if ours.split(".")[-1] == "weight" and tensor.ndim in (2, 4):
+            tensor = tensor.permute((1, 0) if tensor.ndim == 2 else (3, 2, 0, 1))
+        renamed[ours] = tensor.contiguous()
     return renamed, scope.rstrip("/")
 
 
@@ -209,21 +229,16 @@ def _table_of_another_name(path: Path) -> str:
 # ---- names and layouts ---------------------------------------------------------------------------
 
 
-def _variables(entries: Mapping[str, _Entry]) -> dict[str, _Entry]:
+def _variables(entries: _Entries) -> dict[str, Any]:
     """``entries`` without the training state."""
 
     def trains(name: str) -> bool:
         parts = name.split("/")
         below = any("/".join(parts[:end]) in entries for end in range(1, len(parts)))
-        counter = not entries[name].shape and entries[name].dtype in (3, 9)  # unnamed steps
+        counter = not entries[name].shape.dim and entries[name].dtype in (3, 9)  # unnamed steps
         return below or counter or parts[-1] in _TRAINING or entries[name].dtype == _STRING
 
     return {name: entry for name, entry in entries.items() if not trains(name)}
-
-
-def _shared_scope(names: list[str]) -> str:
-    scopes = {name.split("/")[0] + "/" if "/" in name else "" for name in names}
-    return scopes.pop() if len(scopes) == 1 else ""
 
 
 def _our_name(name: str) -> str:
@@ -232,20 +247,14 @@ def _our_name(name: str) -> str:
     return ".".join([*scopes, last])
 
 
-def _our_layout(name: str, tensor: Tensor) -> Tensor:
-    if name.split(".")[-1] == "weight" and tensor.ndim in (2, 4):
-        tensor = tensor.permute((1, 0) if tensor.ndim == 2 else (3, 2, 0, 1))
-    return tensor.contiguous()
-
-
 # ---- the data files ------------------------------------------------------------------------------
 
 
-def _tensors(prefix: Path, shards: int, entries: Mapping[str, _Entry]) -> dict[str, Tensor]:
+def _tensors(prefix: Path, shards: int, entries: _Entries) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     maps: dict[int, np.ndarray] = {}
     for name, entry in entries.items():
-        if entry.sliced:
+        if entry.slices:
             raise CheckpointError(
                 f"{prefix}: {printable(name)[:100]!r} is saved in slices, which restorert does not "
                 "read; save it without a partitioner"
@@ -255,31 +264,31 @@ def _tensors(prefix: Path, shards: int, entries: Mapping[str, _Entry]) -> dict[s
                 f"{prefix}: {printable(name)[:100]!r} is of TensorFlow's type {entry.dtype}, which "
                 "restorert does not read; convert it to float32"
             )
-        if entry.shard not in maps:
-            maps[entry.shard] = _mapped(prefix, entry.shard, shards)
+        if entry.shard_id not in maps:
+            maps[entry.shard_id] = _mapped(prefix, entry.shard_id, shards)
     # Records may overlap, so a small pair of files could request any amount of memory.
     room = sum(len(mapped) for mapped in maps.values())
     if sum(entry.size for entry in entries.values()) > room:
         raise _DamagedError("the tensors are larger than the data files")
     for name, entry in entries.items():
-        dtype = np.dtype(_DTYPES[entry.dtype])
-        if len(entry.shape) > _MOST_DIMENSIONS:
-            raise _DamagedError(f"{name!r} has {len(entry.shape)} dimensions")
-        if prod(entry.shape) * dtype.itemsize != entry.size:
-            raise _DamagedError(f"{name!r} of shape {entry.shape} has {entry.size} bytes")
-        data = maps[entry.shard]
+        dtype, shape = np.dtype(_DTYPES[entry.dtype]), _shape(entry)
+        if len(shape) > _MOST_DIMENSIONS:
+            raise _DamagedError(f"{name!r} has {len(shape)} dimensions")
+        if prod(shape) * dtype.itemsize != entry.size:
+            raise _DamagedError(f"{name!r} of shape {shape} has {entry.size} bytes")
+        data = maps[entry.shard_id]
         if entry.offset > len(data) or entry.size > len(data) - entry.offset:
             raise _DamagedError(
                 f"{name!r} ends beyond the data file's {len(data)} bytes, at "
                 f"{entry.offset + entry.size}"
             )
         content = np.array(data[entry.offset : entry.offset + entry.size])
-        if _checksum(content.tobytes()) != entry.crc:
+        if _checksum(content.tobytes()) != entry.crc32c:
             raise _DamagedError(f"the checksum of {name!r} is wrong")
         try:
-            tensor = torch.from_numpy(content.view(dtype)).reshape(entry.shape)
+            tensor = torch.from_numpy(content.view(dtype)).reshape(shape)
         except (ValueError, RuntimeError, OverflowError) as error:
-            raise _DamagedError(f"{name!r} of shape {entry.shape}: {error}") from None
+            raise _DamagedError(f"{name!r} of shape {shape}: {error}") from None
         if entry.dtype == _BFLOAT16:
             tensor = tensor.view(torch.bfloat16)
         tensors[name] = tensor.bool() if entry.dtype == _BOOL else tensor
@@ -302,15 +311,15 @@ def _mapped(prefix: Path, shard: int, shards: int) -> np.ndarray:
 # ---- the index: a table of protocol buffers ------------------------------------------------------
 
 
-def _index(content: bytes) -> tuple[int, dict[str, _Entry]]:
+def _index(content: bytes) -> tuple[int, dict[str, Any]]:
     """(number of data files, records by name)."""
     records = _table(content)
     name, header = next(records, (b"?", b""))
     if name:
         raise _DamagedError("the index has no header")
-    fields = _message(header)
-    shards = _number(fields, 1)
-    if _number(fields, 2):
+    fields = _message("Header", header)
+    shards = fields.num_shards
+    if fields.endianness:
         raise CheckpointError("big-endian TensorFlow checkpoints are not read; save it again")
     if not 1 <= shards <= 99_999:
         raise _DamagedError(f"it states {shards} data files")
@@ -320,67 +329,25 @@ def _index(content: bytes) -> tuple[int, dict[str, _Entry]]:
     }
 
 
-def _entry(record: bytes, shards: int) -> _Entry:
-    fields = _message(record)
-    dimensions = []
-    for shape in _messages(fields, 2):
-        if _number(shape, 3):
-            raise _DamagedError("a tensor of unknown rank")
-        dimensions += [_number(dimension, 1) for dimension in _messages(shape, 2)]
-    entry = _Entry(
-        dtype=_number(fields, 1),
-        shape=tuple(dimensions),
-        shard=_number(fields, 3),
-        offset=_number(fields, 4),
-        size=_number(fields, 5),
-        crc=_number(fields, 6),
-        sliced=7 in fields,
-    )
-    # Negative numbers are stored as huge ones.
-    if max(entry.offset, entry.size, *dimensions, 0) >= 2**63 or entry.shard >= shards:
+def _entry(record: bytes, shards: int) -> Any:
+    entry = _message("Entry", record)
+    if entry.shape.unknown_rank:
+        raise _DamagedError("a tensor of unknown rank")
+    if min(entry.offset, entry.size, *_shape(entry), 0) < 0 or not 0 <= entry.shard_id < shards:
         raise _DamagedError("a record states a negative size or no data file")
     return entry
 
 
-_Fields = dict[int, "list[int | bytes]"]
+def _shape(entry: Any) -> tuple[int, ...]:
+    return tuple(dimension.size for dimension in entry.shape.dim)
 
 
-def _message(data: bytes) -> _Fields:
-    """A protocol buffer: field number -> integers, or the bytes of nested messages."""
-    fields: _Fields = {}
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        kind = key & 7
-        value: int | bytes
-        if kind == 0:
-            value, at = _varint(data, at)
-        elif kind in (1, 2, 5):
-            length, at = _varint(data, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
-            if length > len(data) - at:
-                raise _DamagedError("a field is longer than its record")
-            value = data[at : at + length]
-            at += length
-            if kind != 2:
-                value = int.from_bytes(value, "little")
-        else:
-            raise _DamagedError(f"a field of wire type {kind}")
-        fields.setdefault(key >> 3, []).append(value)
-    return fields
-
-
-def _number(fields: _Fields, field: int) -> int:
-    value = fields.get(field, [0])[-1]  # the last one counts
-    if isinstance(value, bytes):
-        raise _DamagedError(f"field {field} is not a number")
-    return value
-
-
-def _messages(fields: _Fields, field: int) -> Iterator[_Fields]:
-    for value in fields.get(field, []):
-        if not isinstance(value, bytes):
-            raise _DamagedError(f"field {field} is not a message")
-        yield _message(value)
+def _message(kind: str, data: bytes) -> Any:
+    found = message_factory.GetMessageClass(_POOL.FindMessageTypeByName(kind))
+    try:
+        return found.FromString(data)
+    except DecodeError:
+        raise _DamagedError("a record that is no protocol buffer") from None
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

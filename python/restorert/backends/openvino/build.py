@@ -19,16 +19,17 @@ from restorert.engine.request import BuildRequest, Built
 from restorert.errors import BuildError
 from restorert.export.onnx_file import inline_functions
 from restorert.files import writing
-from restorert.progress import Progress
+from restorert.progress import Progress, stage
 
 
 def build_openvino(request: BuildRequest, target: Path, progress: Progress | None = None) -> Built:
     """Compile an fp32 or int8 ONNX file for this CPU, see `Backend.build` and `compile_options`."""
     openvino = load_module()
-    if progress:
-        progress("compiling for the CPU", 0.0)
     try:
-        with tempfile.TemporaryDirectory(prefix="restorert-") as folder:
+        with (
+            stage("compiling for the CPU", progress),
+            tempfile.TemporaryDirectory(prefix="restorert-") as folder,
+        ):
             inlined = inline_functions(request.onnx.path, Path(folder) / "inlined.onnx")
             model = core().read_model(inlined)
             dimensions = [
@@ -47,6 +48,4 @@ def build_openvino(request: BuildRequest, target: Path, progress: Progress | Non
         )
     with writing(target, BuildError) as temporary:
         temporary.write_bytes(blob if isinstance(blob, bytes) else blob.getbuffer())
-    if progress:
-        progress("compiling for the CPU", 1.0)
     return Built(precision_of(compiled), precisions=precisions)

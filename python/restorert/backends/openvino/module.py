@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from restorert.backends.torch import cpu_precision
 from restorert.engine import device
 from restorert.errors import RunnerUnavailableError
 
@@ -61,11 +62,9 @@ def arithmetic(precision: str) -> str:
     CPUs have no fp16 convolutions (except with AMX-FP16): both half precisions, and the layers that
     an int8 file leaves in one, run as bf16 if the CPU has bf16 arithmetic, else as fp32.
     """
-    if precision == "fp32":
-        return "fp32"
-    if "amx_fp16" in device.cpu().capability and precision == "fp16":
+    if precision == "fp16" and "amx_fp16" in device.cpu().capability:
         return "fp16"
-    return "bf16" if device.cpu_has_bf16() else "fp32"
+    return cpu_precision(precision)
 
 
 def compile_options(precision: str) -> dict[str, Any]:
