@@ -175,7 +175,7 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
             "--percentile has no meaning without --method percentile",
         ),
         ("build --onnx a --no-deploy", "--no-deploy has no meaning with --onnx"),
-        ("build --onnx a --noise 1", "--noise has no meaning with --onnx"),
+        ("build --onnx a --noise 1", "--conditions has no meaning with --onnx"),
         ("build --onnx a --keep-fp16 auto", "--keep-fp16 has no meaning with --onnx"),
         ("build --model hinet --limit 1", "--limit has no meaning without --images"),
         (
@@ -454,7 +454,7 @@ def test_calibrate_and_build(
     assert last == str(calibrated)
     assert "of the multiply-accumulates in INT8" in err
     assert "not in INT8, reads or writes a picture: 5" in err
-    assert "int8: drop " in err
+    assert re.search(r"condition +drop dB .*\nsigma 25 +-?0\.\d{3} ", err)
     harms = [float(line.split()[0]) for line in ranking]
     assert len(harms) > 10
     assert harms == sorted(harms, reverse=True)
@@ -476,7 +476,7 @@ def test_calibrate_and_build(
     # what was calibrated is kept where the gate refuses, and the last file's calibration, too
     strict = [*command.split(), "--images", str(picture.parent), "--limit", "0"]
     kept = f"{calibrated}.refused.json"
-    message = _fails(strict, capsys, "int8 is over its limit of 0 dB: drop")
+    message = _fails(strict, capsys, "int8 is over its limit of 0 dB at '")
     assert f"the calibration is kept in {kept}: restorert calibrate --cache {kept} uses it" in (
         message
     )
@@ -515,9 +515,11 @@ def test_build_measures_half_precision(
     arguments = f"build --weights {weights} --recipe {recipe} --runner openvino"
     assert cli.main([*arguments.split(), "--images", str(picture.parent)]) == 2
     _, err = capsys.readouterr()
-    measured, refused = err.splitlines()
-    assert measured.startswith("fp16, run as bf16 by openvino: drop 0.00")
-    assert "bf16 is over its limit of 1e-09 dB" in refused
+    shown, headings, measured, refused = err.splitlines()
+    assert shown == "fp16, run as bf16 by openvino:"
+    assert headings.startswith("condition")
+    assert re.match(r"given +0\.00", measured)
+    assert "bf16 is over its limit of 1e-09 dB at 'given'" in refused
 
 
 @pytest.mark.parametrize("runner", ["openvino", "torch"])

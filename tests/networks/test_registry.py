@@ -190,9 +190,7 @@ def test_int8(
         quantize, "export_onnx", lambda _, path, **__: path.write_bytes(half.read_bytes())
     )
     pictures = tuple(_picture(1, 3 * m, (4 + i) * m, c).numpy() for i in range(3))
-    report = rr.quantize_network(
-        net, tmp_path / "int8.onnx", Patches(pictures, None, {}), gate=False
-    )
+    report = rr.quantize_network(net, tmp_path / "int8.onnx", Patches.given(pictures), gate=False)
     assert report.int8_layers
     assert report.quality is not None
     # worst seen, on photographs: 0.022 (swinir)

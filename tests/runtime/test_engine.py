@@ -513,3 +513,67 @@ def test_half_precision_falls_back_to_the_next(network: rr.networks.RestorationN
     safer = engine.fallback()
     assert safer.runner.precision == "fp32"
     assert safer.fallback is None
+
+
+class _Coarse(TorchRunner):
+    """Rounds to few levels: far from float32, but never NaN."""
+
+    precision = "int8"
+    coarse = True
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        restored = super().__call__(x)
+        return (restored * 16).round() / 16 if self.coarse else restored + 1e-4
+
+
+def test_verified_frames(
+    network: rr.networks.RestorationNetwork, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = _Coarse(network, device="cpu")
+    runner.coarse = False
+    engine = Engine(
+        runner, network.spec, fallback=lambda: Engine(TorchRunner(network), network.spec), verify=3
+    )
+    frames = _frames(7)
+    expected = _expected(network, frames)
+    near = engine(frames)
+    report = engine.report()
+    # frames 1, 4 and 7
+    assert (report.frames, report.verified, report.distrusted) == (7, 3, False)
+    assert report.lowest_psnr == pytest.approx(80, abs=0.5)  # an error of 1e-4, some of it clamped
+    assert not caplog.records
+    # measured worst: 1.4e-7; none was replaced
+    np.testing.assert_allclose(near, expected + 1e-4, rtol=0, atol=2e-6)
+    runner.coarse = True
+    single = [engine(frame) for frame in frames[:3]]  # frames 8, 9 and 10: the last is verified
+    levels = np.round(expected * 16) / 16
+    for found, frame in zip(single[:2], levels, strict=False):
+        np.testing.assert_allclose(found, frame, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(single[2], expected[2], rtol=0, atol=2e-6)
+    report = engine.report()
+    assert (report.frames, report.verified, report.distrusted) == (10, 4, True)
+    assert str(report).endswith(" dB, distrusted, now in fp32")
+    assert report.lowest_psnr < 40
+    (record,) = caplog.records
+    assert "at frame 10, below 40: from here on frames run in fp32" in record.getMessage()
+    # all later ones, and in one batch those from the bad one on
+    np.testing.assert_allclose(engine(frames), expected, rtol=0, atol=2e-6)
+    again = Engine(
+        runner, network.spec, fallback=lambda: Engine(TorchRunner(network), network.spec), verify=5
+    )
+    again(frames[:4])  # frame 1
+    assert again.report().distrusted
+    batch = Engine(
+        runner, network.spec, fallback=lambda: Engine(TorchRunner(network), network.spec), verify=5
+    )
+    runner.coarse = False
+    batch(frames[:1])
+    runner.coarse = True
+    found = batch(frames)  # frames 2 to 8: frame 6 is verified, the fifth of these
+    np.testing.assert_allclose(found[:4], levels[:4], rtol=0, atol=2e-6)
+    np.testing.assert_allclose(found[4:], expected[4:], rtol=0, atol=2e-6)
+
+
+def test_verify_is_a_number_of_frames(network: rr.networks.RestorationNetwork) -> None:
+    with pytest.raises(InputError, match="verify must be >= 0"):
+        rr.build_engine(network, runner="torch", verify=-1)

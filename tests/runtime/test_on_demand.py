@@ -9,6 +9,7 @@ import pytest
 
 import restorert as rr
 from restorert.engine import ShapeProfile
+from restorert.runtime import EngineReport
 
 pytest.importorskip("openvino")
 
@@ -18,7 +19,7 @@ Tile = Literal["auto"] | int | None
 
 def _on_demand(tile: Tile, name: str = "hinet", **arguments: Any) -> rr.EngineOnDemand:
     network = rr.create_network(name, width=8, depth=3)
-    return rr.EngineOnDemand(network, runner="openvino", tile=tile, **arguments)
+    return rr.EngineOnDemand(network, tile=tile, **{"runner": "openvino", **arguments})
 
 
 @pytest.mark.slow
@@ -59,6 +60,9 @@ def test_profile_grows_and_never_shrinks(
         def describe(self) -> str:
             return "built"
 
+        def report(self) -> EngineReport:
+            return EngineReport(2, 0, 1, 50.0, False, "int8")
+
         def __call__(self, frames: np.ndarray) -> np.ndarray:
             return frames
 
@@ -67,6 +71,24 @@ def test_profile_grows_and_never_shrinks(
         engine(np.zeros((1, height, width, 3), np.uint8))
     assert asked == [(1024, 2048), (2048, 2048)]
     assert caplog.messages == ["built", "built"]
+    report = engine.report()
+    assert report is not None
+    assert (report.frames, report.verified, report.precision) == (4, 2, "int8")
+
+
+def test_a_distrusted_precision_is_not_built_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = _on_demand(None, precision="fp16", runner="torch")
+    assert engine.report() is None
+    engine(np.zeros((1, 16, 16, 3), np.uint8))
+    assert engine.engine is not None
+    report = EngineReport(1, 0, 1, 20.0, True, "fp32")
+    monkeypatch.setattr(engine.engine, "report", lambda: report)
+    monkeypatch.setattr(engine, "_fits", lambda *_: False)
+    engine(np.zeros((1, 32, 32, 3), np.uint8))
+    assert engine.engine.runner.precision == "fp32"
+    whole = engine.report()
+    assert whole is not None
+    assert (whole.frames, whole.distrusted, whole.lowest_psnr) == (2, True, 20.0)
 
 
 def test_one_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,14 +111,14 @@ def test_another_calibration_is_another_file(
 
 def test_where_a_quantised_file_lies(network: Network, tmp_path: Path) -> None:
     x = np.zeros((1, 3, 4, 4), np.float32)
-    own = Patches((x,), None, {"a.png": "ab"})
+    own = Patches((x,), (None,), ("given",), {"a.png": "ab"})
     other = rr.create_network("hinet", width=8, depth=3, seed=1)
     calls: list[tuple[Network, Patches, dict[str, Any]]] = [
         (network, own, {}),
         (network, dataclasses.replace(own, pictures={"renamed.png": "ab"}), {}),
         (network, dataclasses.replace(own, pictures={"a.png": "cd"}), {}),
         (network, dataclasses.replace(own, inputs=(x, x)), {}),
-        (network, dataclasses.replace(own, noise=25.0), {}),
+        (network, dataclasses.replace(own, conditions=("sigma 25",)), {}),
         (network, own, {"keep_fp16": ["a"]}),
         (network, own, {"runner": "openvino"}),
         (other, own, {}),

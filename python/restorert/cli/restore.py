@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # In pixels; no camera makes larger pictures.
 _LARGEST_TILE = 65536
+_VERIFY = 100
 
 
 def add_to(commands: Any) -> None:
@@ -69,6 +70,13 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     add_runner(parser, in_memory=True)
     add_deploy(parser)
     parser.add_argument(
+        "--verify",
+        type=number(int, 0),
+        metavar="N",
+        help="run every N-th frame in the next safer precision as well, and change to it where the "
+        f"two differ; 0: never; default: {_VERIFY} for int8, else 0",
+    )
+    parser.add_argument(
         "--tile",
         default="auto",
         metavar="auto|off|N",
@@ -107,7 +115,7 @@ def run_restore(options: argparse.Namespace) -> int:
     count = len(report.restored) + len(report.failed)
     others = {"files of other formats": report.other_files, "folders": report.folders}
     skipped = ", ".join(f"{what}: {number}" for what, number in others.items() if number)
-    suffix = f"; skipped {skipped}" if skipped else ""
+    suffix = (f"; skipped {skipped}" if skipped else "") + _verified(engine)
     if report.failed:
         raise InputError(f"{len(report.failed)} of {count} pictures could not be restored{suffix}")
     console().print(f"{count} of {count} pictures restored{suffix}")
@@ -164,6 +172,7 @@ def run_video(options: argparse.Namespace) -> int:
     shown.print(
         f"{report.frames} frames in {seconds:.1f} s, including the start of the engine"
         + (f"; left out: {', '.join(report.dropped)}" if report.dropped else "")
+        + _verified(engine)
     )
     if report.incomplete:
         shown.print(
@@ -181,7 +190,7 @@ def _engine(options: argparse.Namespace, tile: Tile, *, one_size: bool = False) 
     shown = console()
     engine: Engine
     if options.engine is not None:
-        others = ("weights", "model", "precision", "runner", "deploy")
+        others = ("weights", "model", "precision", "runner", "deploy", "verify")
         exclude(options, "engine", others, "an engine has its own")
         engine = load_engine(options.engine)
         shown.print(engine.describe())
@@ -194,9 +203,25 @@ def _engine(options: argparse.Namespace, tile: Tile, *, one_size: bool = False) 
             # The last four members of eight swap height and width.
             one_size=one_size and members < 8,
             deploy=options.deploy,
+            verify=_verify(options),
             building=progress_bars,
         )
     return engine if members == 1 else SelfEnsemble(engine, members)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    if options.verify is not None:
+        return int(options.verify)
+    return _VERIFY if options.precision == "int8" else 0
+
+
+def _verified(engine: Engine) -> str:
+    """What verification found, for the line at the end; empty where there was none."""
+    from restorert import EngineOnDemand, SelfEnsemble
+
+    own = engine.engine if isinstance(engine, SelfEnsemble) else engine
+    report = own.report() if isinstance(own, EngineOnDemand) else None
+    return f"; engine: {report}" if report and report.verified else ""
 
 
 def tile_of(text: str) -> Tile:

@@ -235,11 +235,13 @@ def build_engine(
     cache: EngineCache | None = None,
     progress: Progress | None = None,
     deploy: bool = True,
+    verify: int = 0,
 ) -> Engine:
     """Build an engine or take it from the cache, and load it.
 
     Arguments as in `build_engine_file`; ``runner="cuda"`` and ``"torch"`` run the network itself.
-    "auto" uses the first of `restorert.backends.BACKENDS` that works.
+    "auto" uses the first of `restorert.backends.BACKENDS` that works. ``verify`` is `Engine`'s: it
+    needs a network, because an ONNX file has one precision.
 
     Frames that a half precision spoils (NaN, infinity, one colour) are run again in the next safer
     one, whose engine is built when the first such frame occurs; see `Engine.frames_repeated`.
@@ -262,6 +264,9 @@ def build_engine(
             network, precision=precision, progress=progress, to_run=True, **arguments
         )
         engine = load_engine(path)
+    if verify < 0 or (verify and not isinstance(network, RestorationNetwork)):
+        raise InputError("verify must be >= 0, and needs a network instead of an ONNX file")
+    engine.verify = verify
     safer = SAFER.get(engine.runner.precision)
     if safer is not None and isinstance(network, RestorationNetwork):
         engine.fallback = functools.partial(build_engine, network, precision=safer, **arguments)

@@ -13,7 +13,7 @@ from restorert.networks import RestorationNetwork
 from restorert.pictures.grid import Tile, tile_side
 from restorert.progress import Progress
 from restorert.runtime.build import build_engine
-from restorert.runtime.engine import Engine
+from restorert.runtime.engine import Engine, EngineReport
 from restorert.spec import padded_size
 
 _LOG = logging.getLogger("restorert")
@@ -29,7 +29,7 @@ class EngineOnDemand:
 
     Args:
         network: from `create_network` or `load_network`.
-        precision, runner, deploy: see `build_engine`.
+        precision, runner, deploy, verify: see `build_engine`.
         tile: see `restore_picture`.
         one_size: all frames have the same size; build for exactly that size.
         building: makes a context manager for each build, which yields the progress callback.
@@ -51,6 +51,7 @@ class EngineOnDemand:
         tile: Tile = "auto",
         one_size: bool = False,
         deploy: bool = True,
+        verify: int = 0,
         building: Building = contextlib.nullcontext,
     ) -> None:
         self.spec = network.spec
@@ -58,14 +59,40 @@ class EngineOnDemand:
         self.one_size = one_size
         self.engine: Engine | None = None
         self._build_engine = functools.partial(
-            build_engine, network, precision=precision, runner=runner, deploy=deploy
+            build_engine,
+            network,
+            precision=precision,
+            runner=runner,
+            deploy=deploy,
+            verify=verify,
         )
         self._building = building
+        self._earlier: list[EngineReport] = []
+
+    def report(self) -> EngineReport | None:
+        """What its engines have done so far; None before the first picture."""
+        if self.engine is None:
+            return None
+        reports = [*self._earlier, self.engine.report()]
+        return EngineReport(
+            frames=sum(report.frames for report in reports),
+            repeated=sum(report.repeated for report in reports),
+            verified=sum(report.verified for report in reports),
+            lowest_psnr=min(report.lowest_psnr for report in reports),
+            distrusted=any(report.distrusted for report in reports),
+            precision=reports[-1].precision,
+        )
 
     def __call__(self, frames: Any) -> Any:
         """Restore frames, numpy arrays as in `Engine.__call__`."""
         size = frames.shape[1:3] if frames.dtype == "uint8" else frames.shape[2:4]
         if self.engine is None or not self._fits(self.engine.runner.profile, size):
+            if self.engine is not None:
+                self._earlier.append(self.engine.report())
+                if self._earlier[-1].distrusted:
+                    self._build_engine = functools.partial(
+                        self._build_engine, precision=self._earlier[-1].precision
+                    )
             self.engine = self._build(size)
             _LOG.info("%s", self.engine.describe())
         return self.engine(frames)
