@@ -198,7 +198,9 @@ def run(options: argparse.Namespace) -> int:
             raise InputError(f"--tools knows {', '.join(TOOLS)}, not {tool!r}")
     report.print_header(console)
     network = rr.load_network(options.weights)
-    patches = rr.read_patches(options.images, network.spec, options.patches, conditions=[f"sigma {SIGMA:g}"])
+    patches = rr.read_patches(
+        options.images, network.spec, options.patches, conditions=[f"sigma {SIGMA:g}"]
+    )
     clean, noisy = held_out()
     rows: list[dict[str, Any]] = []
     reference: dict[str, Planes] = {}

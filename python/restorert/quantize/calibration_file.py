@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from restorert.quantize.measure import Quality
 
 FORMAT = 2
+LEARNED = "learned"
+"""The method of ranges that come from fine-tuning."""
+
 LARGEST_SCALE = 515.5
 """float16's largest whose 127 steps are within `LARGEST`."""
 
@@ -40,7 +43,7 @@ class CalibrationCache:
     Attributes:
         network: its name.
         weights_sha256: of the network that was calibrated; another one needs its own calibration.
-        method: of the ranges, see `Histogram.range`.
+        method: of the ranges, see `Histogram.range`, or `LEARNED`.
         patches: how many were observed.
         pictures: file name -> hex SHA-256 of each picture that they are from.
         conditions: that they were in, see `Patches`.
@@ -127,8 +130,8 @@ def read_calibration(path: str | os.PathLike[str]) -> CalibrationCache:
         values = read_record(
             CalibrationCache, raw, converters={"corrections": _corrections}, ignore=("format",)
         )
-        if values["method"] not in METHODS:
-            raise InputError(f"method must be one of {', '.join(METHODS)}")
+        if values["method"] not in (*METHODS, LEARNED):
+            raise InputError(f"method must be one of {', '.join((*METHODS, LEARNED))}")
         if values["patches"] < 0:
             raise InputError("patches must be a number >= 0")
         for item, scale in values["scales"].items():

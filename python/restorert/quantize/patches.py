@@ -190,9 +190,10 @@ def read_patches(
             {files[index][1].name: files[index][0] for index in sorted({k[1] for k, _ in pairs})},
         )
 
-    # Each turn begins with another condition, or a picture might always meet the same one.
+    # Each round of the conditions begins with another one, or, where there are as many pictures as
+    # conditions, a picture would always meet the same one.
     pairs = [
-        (used[i % len(used)], named[(i + used[i % len(used)][0]) % len(named)])
+        (used[i % len(used)], named[(i + i // len(named)) % len(named)])
         for i in range(max(len(used), len(named)))
     ]
     kept_out = made([(key, name) for key in judged for name in named]) if judged else None

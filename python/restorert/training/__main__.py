@@ -1,4 +1,7 @@
-"""``python -m restorert.training``: train a network by a recipe; the same command resumes it."""
+"""``python -m restorert.training``: train a network by a recipe, or fine-tune it for INT8.
+
+The same command resumes a run that was stopped.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from restorert.command_line import Parser, guarded, number
 from restorert.errors import InputError
 
 if TYPE_CHECKING:
-    from restorert.training.trainer import Report
+    from restorert.training.recipes import Recipe
+    from restorert.training.trainer import Report, Trainer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +27,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m restorert.training", description=__doc__)
-    parser.add_argument("--recipe", required=True, metavar="NAME", help="hinet-tiny, ...")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--recipe", metavar="NAME", help="hinet-tiny, ...")
+    task.add_argument(
+        "--qat",
+        type=Path,
+        metavar="FILE.onnx",
+        help="fine-tune the network of --init for INT8, as this file of `restorert calibrate "
+        "--no-deploy` quantises it",
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of photographs")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="the run's folder; default: runs/RECIPE"
@@ -62,7 +74,7 @@ def _run(options: argparse.Namespace) -> int:
 
     from restorert.training import Trainer, export_run, read_photographs, recipe
 
-    chosen = recipe(options.recipe)
+    chosen = recipe(options.recipe) if options.qat is None else _int8_recipe(options)
     changes = {
         "steps": options.steps,
         "learning_rate": options.learning_rate,
@@ -107,7 +119,34 @@ def _run(options: argparse.Namespace) -> int:
     if trainer.step < chosen.steps:
         print(f"stopped after {trainer.step} steps; the same command resumes", file=sys.stderr)
         return 130
+    if options.qat is not None:
+        return _write_int8(trainer, [options.images / name for name in held])
     for path in export_run(out, out / f"{chosen.network}.safetensors")[0]:
+        print(path)
+    return 0
+
+
+def _int8_recipe(options: argparse.Namespace) -> Recipe:
+    from restorert import load_network
+    from restorert.training import int8_recipe, read_quantized_layers
+
+    if options.init is None:
+        raise InputError("--qat fine-tunes the weights of --init FILE, which is missing")
+    return int8_recipe(load_network(options.init).spec, read_quantized_layers(options.qat))
+
+
+def _write_int8(trainer: Trainer, held: Sequence[Path]) -> int:
+    from restorert import read_patches
+    from restorert.quantize import quality_table
+    from restorert.training import FakeQuantized, write_int8
+
+    module = trainer.averaged()
+    assert isinstance(module, FakeQuantized)
+    patches = read_patches(held, module.network.spec) if held else None
+    written, report = write_int8(module, trainer.out, patches)
+    if report.quality:
+        print("\n".join(quality_table(report.quality)), file=sys.stderr)
+    for path in written:
         print(path)
     return 0
 

@@ -15,8 +15,9 @@ from restorert.errors import CheckpointError
 from restorert.files import remove_remains, replace_atomically
 from restorert.networks import create_network
 from restorert.networks.degradation_classifier import DegradationClassifier
+from restorert.training.int8 import FakeQuantized
 from restorert.training.objective import with_decoder
-from restorert.training.recipes import Recipe
+from restorert.training.recipes import QuantizedLayers, Recipe
 from restorert.weights import save_network
 from restorert.weights.load import not_finite_tensor
 
@@ -113,8 +114,14 @@ def export_run(
         )
     try:
         network = create_network(said["network"], **said["config"])
-        module = with_decoder(network, said["objective"], len(said["degradations"]))
+        module = (
+            FakeQuantized(network, QuantizedLayers(**said["layers"]))
+            if said.get("layers")
+            else with_decoder(network, said["objective"], len(said["degradations"]))
+        )
         module.load_state_dict(state["mean"], strict=True)
+        if isinstance(module, FakeQuantized):
+            module = network = module.trained()
     except MISFITS:
         raise damaged(checkpoint) from None
     if half:

@@ -13,6 +13,7 @@ from restorert.networks.degradation_classifier import DegradationClassifier
 from restorert.networks.module import RestorationNetwork
 from restorert.psnr import psnr
 from restorert.training.dcpt import classifier_for, dcpt_losses
+from restorert.training.int8 import FakeQuantized
 from restorert.training.losses import euclidean_multiscale_loss, hinet_loss, mprnet_loss
 from restorert.training.recipes import Recipe
 from restorert.weights import load_network
@@ -49,6 +50,8 @@ def build_module(recipe: Recipe, initial: str | os.PathLike[str] | None = None) 
         for name in recipe.zeroed:
             for parameter in network.get_submodule(name).parameters():
                 parameter.data.zero_()
+    if recipe.layers is not None:
+        return FakeQuantized(network, recipe.layers)
     return with_decoder(network, recipe.objective, len(recipe.degradations), recipe.seed)
 
 
@@ -79,6 +82,9 @@ def loss_and_quality(
     Raises:
         InputError: no such objective.
     """
+    if isinstance(module, FakeQuantized):
+        loss, restored = module.loss(degraded, clean)
+        return loss, mean_psnr(restored.detach(), clean)
     if isinstance(module, DegradationClassifier):
         parts = dcpt_losses(module, clean, degraded, labels)
         right = (parts["scores"].detach().argmax(dim=1) == labels).float().mean()

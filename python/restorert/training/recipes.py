@@ -16,7 +16,9 @@ from restorert.pictures.degradations import (
     GaussianNoise,
     Jpeg,
     dcpt_degradations,
+    degradation,
 )
+from restorert.spec import NetworkSpec, padded_size
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,21 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class QuantizedLayers:
+    """What an INT8 file says of its layers, see `restorert.training.int8`.
+
+    Attributes:
+        sources: layer in INT8 -> name of the tensor it reads.
+        scales: of these tensors: what one step is worth.
+        kept: layers with constant weights that are not in INT8, though they could be.
+    """
+
+    sources: Mapping[str, str]
+    scales: Mapping[str, float]
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A training run. Equal recipes, photographs and threads give equal weights.
 
@@ -43,7 +60,8 @@ class Recipe:
         network: one of `list_networks()`.
         config: fields of the network's config to change.
         objective: "psnr" (HINet's), "charbonnier-edge" (MPRNet's, MemoryNet's), "multiscale"
-            (SRN's) or "dcpt" (DCPT's pre-training).
+            (SRN's), "dcpt" (DCPT's pre-training) or "int8" (fine-tuning for INT8).
+        layers: in INT8, for the objective "int8" alone.
         steps: of the optimiser.
         phases: in order; the last ends at 1.
         learning_rate: of Adam, after ``warmup`` steps of linear growth.
@@ -67,7 +85,8 @@ class Recipe:
     steps: int
     phases: tuple[Phase, ...]
     config: Mapping[str, Any] = field(default_factory=dict)
-    objective: Literal["psnr", "charbonnier-edge", "multiscale", "dcpt"] = "psnr"
+    objective: Literal["psnr", "charbonnier-edge", "multiscale", "dcpt", "int8"] = "psnr"
+    layers: QuantizedLayers | None = None
     learning_rate: float = 1e-3
     final_rate: float = 1e-6
     warmup: int = 200
@@ -99,6 +118,7 @@ class Recipe:
                 len(self.darkened) == 2 and all(0 <= value <= 1 for value in self.darkened),
             ),
             ("0 <= seed < 2**63", self.seed, 0 <= self.seed < 2**63),
+            ("layers in INT8", self.layers, (self.layers is None) == (self.objective != "int8")),
             ("validation_steps >= 1", self.validation_steps, self.validation_steps >= 1),
         ):
             if not holds:
@@ -190,6 +210,33 @@ RECIPES: dict[str, Recipe] = {
         dataclasses.replace(_DCPT_MINIATURE, name="nafnet-miniature", objective="psnr"),
     )
 }
+
+
+def int8_recipe(spec: NetworkSpec, layers: QuantizedLayers) -> Recipe:
+    """The fine-tuning of a network for INT8, in all conditions of its spec.
+
+    Crops are larger at the end, for the sake of instance statistics; 1000 steps of 73,000 pixels
+    are an hour for a small network on a CPU, and minutes on a GPU.
+    """
+    made = [Chain(()) if name == "given" else degradation(name) for name in spec.conditions]
+    patches = [padded_size(side, spec.size_multiple) for side in (96, 144)]
+    return Recipe(
+        name=f"{spec.name}-int8",
+        network=spec.name,
+        config=dataclasses.asdict(spec.config),
+        objective="int8",
+        layers=layers,
+        steps=1000,
+        phases=(Phase(0.6, patches[0], 8), Phase(1.0, patches[1], 4)),
+        learning_rate=4e-5,
+        final_rate=8e-7,
+        warmup=30,
+        gradient_norm=1.0,
+        ema=0.995,
+        degradations=tuple((1.0, each) for each in made),
+        darkened=(0.3, 0.1),
+        validation_steps=250,
+    )
 
 
 def recipe(name: str) -> Recipe:
