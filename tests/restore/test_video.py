@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from restorert.errors import Cure, DeviceMemoryError, InputError, RestorertError, VideoError
 from restorert.restore import VideoReport, restore_picture, restore_video
 from restorert.restore.video import encode
-from restorert.restore.video.frames import to_frame, to_picture
+from restorert.restore.video.convert import to_picture
 
 av = pytest.importorskip("av", reason="PyAV needs Python 3.11: pip install restorert[video]")
 
@@ -388,12 +388,13 @@ def test_an_encoder_that_fails_is_told_in_one_line(
     source = write(tmp_path / "in.mkv")
     calls = iter(range(10))
 
-    def fails(*arguments: Any) -> Any:
-        if next(calls) == 3:
-            raise av.error.ExternalError(1, "Generic error in an external library")
-        return to_frame(*arguments)
+    class Fails(encode.FrameMaker):
+        def __call__(self, picture: Any) -> Any:
+            if next(calls) == 3:
+                raise av.error.ExternalError(1, "Generic error in an external library")
+            return super().__call__(picture)
 
-    monkeypatch.setattr(encode, "to_frame", fails)
+    monkeypatch.setattr(encode, "FrameMaker", Fails)
     with pytest.raises(VideoError, match=r"out\.mkv cannot be written: Generic error"):
         restore_video(source, tmp_path / "out.mkv", Engine())
     assert leftovers(tmp_path) == ["in.mkv"]

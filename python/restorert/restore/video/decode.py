@@ -13,7 +13,9 @@ import numpy as np
 
 from restorert.errors import Cure, VideoError, reason_of
 from restorert.pictures.picture import Picture
-from restorert.restore.video.frames import Colour, load_av, to_picture
+from restorert.restore.video.colour import Colour
+from restorert.restore.video.convert import chroma_location, to_picture
+from restorert.restore.video.frames import is_rgb, is_subsampled, load_av
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -31,13 +33,18 @@ _DEMUXERS = (
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A frame between decoder and encoder, as stored: the display matrix is not applied."""
+    """A frame between decoder and encoder, as stored: the display matrix is not applied.
+
+    Attributes:
+        location: where its chroma lies, see `chroma_location`.
+    """
 
     picture: Picture
     pts: int
     duration: int
     pixel_format: str
     colour: Colour
+    location: str
     matrix: tuple[int, ...] | None
 
 
@@ -107,6 +114,7 @@ class Reader:
         self.expected = video.frames or int((container.duration or 0) / 1_000_000 * rate)
         self._size: tuple[int, int] | None = None
         self._last_pts: int | None = None
+        self._location: str | None = None
 
     def items(self) -> Generator[Item, None, None]:
         """Yield each `Frame` and each packet to copy."""
@@ -149,13 +157,22 @@ class Reader:
                 f"{self.source} changes its size from {self._size[0]}x{self._size[1]} to "
                 f"{size[0]}x{size[1]}; split it there"
             )
+        colour = Colour.of(frame)
+        if colour.unreadable and not is_rgb(frame.format):
+            raise VideoError(
+                f"{self.source} stores its colours as {colour.unreadable}, which only few tools "
+                "convert; convert it first, such as by: ffmpeg -i IN -vf zscale=matrix=709 OUT"
+            )
+        if self._location is None and is_subsampled(frame.format):
+            self._location = chroma_location(frame)
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         return Frame(
             picture=to_picture(frame),
             pts=self._pts(frame),
             duration=int(frame.duration or 0),
             pixel_format=frame.format.name,
-            colour=Colour.of(frame),
+            colour=colour,
+            location=self._location or "left",
             matrix=None if matrix is None else tuple(np.frombuffer(bytes(matrix), "i4").tolist()),
         )
 

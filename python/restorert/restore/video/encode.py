@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restorert.errors import InputError, VideoError, reason_of
+from restorert.restore.video.colour import FULL_RANGE_ONLY, target_colour
+from restorert.restore.video.convert import FrameMaker
 from restorert.restore.video.decode import Frame, Item, Reader, named
-from restorert.restore.video.frames import load_av, nearest_format, to_frame
+from restorert.restore.video.frames import is_subsampled, load_av, nearest_format
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -24,6 +26,15 @@ CONTAINERS = {**dict.fromkeys((*_MP4, ".mkv"), "libx264"), ".webm": "libvpx-vp9"
 
 # Each encoder's default constant rate factor: visually lossless.
 _QUALITY = {"libx264": 16, "libx265": 18, "libvpx-vp9": 20, "libsvtav1": 20}
+
+# Encoders that take a frame rate for a time base.
+_CONSTANT_RATE = ("mpeg1video", "mpeg2video")
+
+# Seconds between decoding and showing a frame, at most; more is an encoder's mistake.
+_LONGEST_DELAY = 60
+
+# Decoders that say where chroma lies; "center" of others means that nothing is known.
+_LOCATING = ("mjpeg", "mpeg1video", "h264", "hevc")
 
 # Metadata that every muxer writes itself.
 _OWN = {"encoder", "major_brand", "minor_version", "compatible_brands", "vendor_id", "duration"}
@@ -70,10 +81,20 @@ class Encoder:
             raise InputError(f"{made.name} has no crf; its quality is set by its own options")
         return cls(made.name, chosen)
 
-    def pixel_format(self, given: str, target: Path) -> str:
+    def pixel_format(self, given: str, target: Path, *, alpha: bool = True) -> str:
         """The pixel format in which the encoder loses least of ``given``."""
         formats = load_av().codec.Codec(self.name, "w").video_formats or []
-        chosen = nearest_format(given, [f.name for f in formats])
+        # swscale cannot write palettes and half precision.
+        names = [f.name for f in formats if not f.has_palette and "f16" not in f.name]
+        if self.name == "magicyuv":  # readers do not agree on the range of its grey
+            names.remove("gray")
+        if formats and not names:
+            raise InputError(f"{self.name} takes few colours or rare samples alone; name another")
+        if not given.startswith(
+            "yuvj"
+        ):  # which stands for full range, where that is not said apart
+            names = [name for name in names if not name.startswith("yuvj")] or names
+        chosen = nearest_format(given, names, alpha=alpha)
         if chosen is None:
             raise VideoError(
                 f"{self.name} cannot hold the transparency of {given}; write {target.stem}.mkv "
@@ -90,7 +111,11 @@ class Writer:
         self.target, self.temporary = target, temporary
         self.pixel_format = ""
         self.stream: Any = None
+        self.maker: FrameMaker | None = None
         self.copies: dict[int, Any] = {}
+        self.tick = Fraction(1)
+        self.last_pts: int | None = None
+        self.last_dts: dict[int, Fraction] = {}
 
     def write(self, items: Iterator[Item]) -> int:
         """Write all items; returns the number of frames."""
@@ -117,7 +142,7 @@ class Writer:
                 else:
                     early.append(item)
             if frames:
-                output.mux(self.stream.encode(None))
+                self._mux(output, self.stream.encode(None))
         return frames
 
     def _begin(self, output: OutputContainer, first: Frame) -> None:
@@ -167,8 +192,24 @@ class Writer:
             raise self._cannot_hold(f"{encoder.name} ({reason_of(error)})") from None
         context: Any = self.stream.codec_context
         context.width, context.height, context.pix_fmt = width, height, self.pixel_format
-        context.time_base = video.time_base
-        first.colour.mark(context)
+        tick = video.time_base or 1 / rate
+        if encoder.name in _CONSTANT_RATE or (encoder.name == "mpeg4" and tick.denominator > 65535):
+            tick = 1 / rate
+        context.time_base = self.tick = tick
+        source = av.VideoFormat(first.pixel_format)
+        suffix = self.target.suffix.lower()
+        colour = target_colour(first.colour, source, layout, encoder.name, suffix, height)
+        colour.mark(context)
+        location = first.location
+        if encoder.name in FULL_RANGE_ONLY:
+            location = "center"
+        elif is_subsampled(layout) and is_subsampled(source):
+            # "left" is what decoders assume where nothing is said.
+            if location == "topleft" or (location == "center" and video.name in _LOCATING):
+                self.stream.options.setdefault("chroma_sample_location", location)
+        else:
+            location = "left"
+        self.maker = FrameMaker(self.pixel_format, colour, width, height, location)
         if video.sample_aspect_ratio:
             context.sample_aspect_ratio = video.sample_aspect_ratio
         if encoder.name == "libx265" and self.target.suffix.lower() in _MP4:
@@ -192,15 +233,41 @@ class Writer:
         )
 
     def _encode(self, output: OutputContainer, item: Frame) -> None:
-        frame = to_frame(item.picture, self.pixel_format, item.colour)
-        frame.pts, frame.time_base = item.pts, self.reader.video.time_base
+        assert self.maker is not None
+        frame = self.maker(item.picture)
+        given = self.reader.video.time_base or self.tick
+        pts = round(item.pts * given / self.tick)
+        if self.last_pts is not None:  # two frames within one tick
+            pts = max(pts, self.last_pts + 1)
+        frame.pts, frame.time_base = pts, self.tick
+        self.last_pts = pts
         if item.duration:
-            frame.duration = item.duration
-        output.mux(self.stream.encode(frame))
+            frame.duration = max(round(item.duration * given / self.tick), 1)
+        self._mux(output, self.stream.encode(frame))
 
     def _copy(self, output: OutputContainer, packet: Packet) -> None:
         packet.stream = self.copies[packet.stream.index]
-        output.mux([packet])
+        self._mux(output, [packet])
+
+    def _mux(self, output: OutputContainer, packets: Sequence[Packet]) -> None:
+        """Write packets, each decoded later than the last of its stream and before it is shown.
+
+        Broken files repeat times, and libx265 makes some up for videos of a few frames.
+        """
+        for packet in packets:
+            base, times = packet.time_base, (packet.pts, packet.dts)
+            known = [time for time in times if time is not None]
+            if not known or base is None:
+                continue  # it cannot be placed
+            pts, dts = known[0], known[-1]
+            if dts > pts or (pts - dts) * base > _LONGEST_DELAY:
+                dts = pts
+            last = self.last_dts.get(packet.stream.index)
+            if last is not None and dts * base <= last:
+                dts = int(last / base) + 1
+            packet.dts, packet.pts = dts, max(pts, dts)
+            self.last_dts[packet.stream.index] = dts * base
+            output.mux_one(packet)
 
 
 def _clean(metadata: Mapping[str, str]) -> dict[str, str]:
