@@ -60,6 +60,22 @@ def add_to(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="an option of the encoder, such as preset=slow; may be repeated",
     )
+    fields = video.add_mutually_exclusive_group()
+    fields.add_argument(
+        "--deinterlace",
+        dest="fields",
+        action="store_const",
+        const="deinterlace",
+        default="refuse",
+        help="make whole frames of interlaced ones, by FFmpeg's bwdif",
+    )
+    fields.add_argument(
+        "--progressive",
+        dest="fields",
+        action="store_const",
+        const="progressive",
+        help="the video is flagged interlaced, but its frames show no combing",
+    )
     video.set_defaults(command=run_video, parser=video)
 
 
@@ -162,6 +178,7 @@ def run_video(options: argparse.Namespace) -> int:
             codec=options.codec,
             crf=options.crf,
             options=encoder_options,
+            fields=options.fields,
             progress=show,
         )
     seconds = time.perf_counter() - started
@@ -169,10 +186,19 @@ def run_video(options: argparse.Namespace) -> int:
         f"{report.frames} frames in {seconds:.1f} s, including the start of the engine"
         + (f"; left out: {', '.join(report.dropped)}" if report.dropped else "")
     )
-    if report.incomplete:
+    if report.deinterlaced is not None:
         shown.print(
-            f"{options.source} is damaged: {report.frames} frames of {report.expected or '?'} "
-            f"could be read, {report.damaged} packets could not"
+            f"{options.source} is interlaced from {report.deinterlaced:.1f} s on, and was "
+            "deinterlaced from there"
+        )
+    if report.damaged or report.cut_short:
+        ends = ["it ends before the end that it states"] if report.cut_short else []
+        parts = [f"{report.damaged} packets could not be read"] if report.damaged else []
+        shown.print(f"{options.source} is damaged: {', '.join(parts + ends)}")
+    if report.stopped:
+        raise InputError(
+            f"{options.source} {report.stopped}; the {report.frames} frames before that are in "
+            f"{options.target}, split the source there for the rest"
         )
     return 0
 
