@@ -700,6 +700,55 @@ def test_errors_of_videos(
     assert not target.exists()
 
 
+def test_interlaced_videos(weights: Path, tmp_path: Path, capsys: Capture) -> None:
+    import av
+
+    clip, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    with av.open(str(clip), "w") as output:
+        options = {"x264-params": "interlaced=1:tff=1:log-level=0"}
+        stream = output.add_stream("libx264", rate=24, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for at in range(3):
+            pixels = data.astronaut()[100 + at : 148 + at, 200:264]
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode(None))
+    command = ["video", str(clip), str(target), "--weights", str(weights)]
+    _fails(command, capsys, "is flagged as interlaced, which networks take for damage; use --deint")
+    assert not target.exists()
+    _fails([*command, "--deinterlace", "--progressive"], capsys, "not allowed with argument")
+    for flag in ("--deinterlace", "--progressive"):
+        assert cli.main([*command, flag]) == 0
+        assert capsys.readouterr().err.splitlines()[-1].startswith("3 frames in ")
+
+
+def test_a_video_that_changes_its_size_late(
+    weights: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import av
+
+    from restorert.restore.video import decode
+
+    clip, target, parts = tmp_path / "in.h264", tmp_path / "out.mp4", []
+    for size in (48, 32):
+        part = tmp_path / f"{size}.h264"
+        with av.open(str(part), "w") as output:
+            stream = output.add_stream("libx264", rate=24)
+            stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
+            pixels = data.astronaut()[100 : 100 + size, 200 : 200 + size]
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            output.mux(stream.encode(None))
+        parts.append(part.read_bytes())
+    clip.write_bytes(b"".join(parts))
+    command = ["video", str(clip), str(target), "--weights", str(weights)]
+    _fails(command, capsys, "changes its size from 48x48 to 32x32; split it there")
+    assert not target.exists()
+    monkeypatch.setattr(decode, "frames_ahead", lambda container, index: iter(()))
+    assert cli.main(command) == 2
+    said = f"changes its size from 48x48 to 32x32; the frames before that (1) are in {target}, "
+    assert f"restorert: error: {clip} {said}" in capsys.readouterr().err.splitlines()[-1]
+    assert target.exists()
+
+
 def test_a_video_is_no_picture(weights: Path, clip: Path, tmp_path: Path, capsys: Capture) -> None:
     command = ["restore", str(clip), str(tmp_path / "out.png"), "--weights", str(weights)]
     _fails(command, capsys, "is a video by its name; use: restorert video")

@@ -197,7 +197,7 @@ def run_video(options: argparse.Namespace) -> int:
         shown.print(f"{options.source} is damaged: {', '.join(parts + ends)}")
     if report.stopped:
         raise InputError(
-            f"{options.source} {report.stopped}; the {report.frames} frames before that are in "
+            f"{options.source} {report.stopped}; the frames before that ({report.frames}) are in "
             f"{options.target}, split the source there for the rest"
         )
     return 0
