@@ -205,14 +205,17 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ("restore a.png b.png --engine .", ". is a folder; name the engine file in it"),
         ("restore a.png b.png --engine a --weights b", "--engine excludes --weights"),
         ("restore a.png b.png --engine a --fp16", "--engine excludes --precision"),
-        ("restore a.png b.png --tile 0", "--tile takes auto, off or a number of pixels"),
-        ("restore a.png b.png --tile -3", "--tile takes auto, off or a number of pixels"),
+        ("restore a.png b.png --tile 0", "--tile takes auto, authors, off or a number of pixels"),
+        ("restore a.png b.png --tile -3", "--tile takes auto, authors, off or a number of pixels"),
         (
             "restore a.png b.png --tile x",
-            "--tile takes auto, off or a number of pixels up to 65536",
+            "--tile takes auto, authors, off or a number of pixels up to 65536",
         ),
         ("restore a.png b.png --tile 65537", "not '65537'"),
-        (f"restore a.png b.png --tile {'9' * 26}", "--tile takes auto, off or a number of pixels"),
+        (
+            f"restore a.png b.png --tile {'9' * 26}",
+            "--tile takes auto, authors, off or a number of",
+        ),
         (f"restore a.png b.png --tile {'9' * 5000}", f"up to 65536, not '{'9' * 20}'"),
         ("restore a.png b.png --engine a --runner torch", "--engine excludes --runner"),
         ("restore a.png b.png --engine a --no-deploy", "--engine excludes --no-deploy"),
@@ -578,12 +581,20 @@ def _fails_after_description(arguments: list[str], capsys: Capture, message: str
     assert message in error
 
 
-def test_tiles(weights: Path, picture: Path, tmp_path: Path) -> None:
+def test_tiles(weights: Path, picture: Path, tmp_path: Path, capsys: Capture) -> None:
     flags = ["--weights", str(weights), "--runner", "torch"]
     whole, tiled, off = (tmp_path / f"{name}.png" for name in ("whole", "tiled", "off"))
     assert cli.main(["restore", str(picture), str(whole), *flags]) == 0
     assert cli.main(["restore", str(picture), str(tiled), *flags, "--tile", "32"]) == 0
     assert cli.main(["restore", str(picture), str(off), *flags, "--tile", "off"]) == 0
+    capsys.readouterr()
+    for more, message in {
+        "--overlap 8": "overlap is 8, but pictures are not restored in tiles; name a tile",
+        "--tile 32 --overlap 17": "overlap is 17; it must be from 0 to half of the tile, 16 pixels",
+        "--overlap -1": "argument --overlap: must be a whole number from 0",
+    }.items():
+        command = ["restore", str(picture), str(tmp_path / "x.png"), *flags, *more.split()]
+        _fails(command, capsys, message)
     # Statistics depend on the crop, so tiles change this network's result.
     assert np.abs(_pixels(tiled) - _pixels(whole)).max() > 0
     assert np.array_equal(_pixels(off), _pixels(whole))
@@ -689,7 +700,7 @@ def test_a_damaged_video_is_told(
         (["--encoder-option", "preset"], "--encoder-option takes NAME=VALUE, not 'preset'"),
         (["--encoder-option", "=fast"], "--encoder-option takes NAME=VALUE, not '=fast'"),
         (["--codec", "x264"], "'x264' is no video encoder"),
-        (["--tile", "0.5"], "--tile takes auto, off or a number of pixels"),
+        (["--tile", "0.5"], "--tile takes auto, authors, off or a number of pixels"),
     ],
 )
 def test_errors_of_videos(
@@ -811,10 +822,10 @@ def test_interrupt(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert capsys.readouterr().err == "restorert: stopped\n"
 
 
-@pytest.mark.parametrize("text", ["auto", "off", "64"])
+@pytest.mark.parametrize("text", ["auto", "authors", "off", "64"])
 def test_tile_flag(text: str) -> None:
-    assert tile_of(text) == {"auto": "auto", "off": None, "64": 64}[text]
-    with pytest.raises(InputError, match="--tile takes auto, off or a number of pixels"):
+    assert tile_of(text) == {"auto": "auto", "authors": "authors", "off": None, "64": 64}[text]
+    with pytest.raises(InputError, match="--tile takes auto, authors, off or a number of pixels"):
         tile_of(f"{text}!")
 
 

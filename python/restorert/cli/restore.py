@@ -91,8 +91,16 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tile",
         default="auto",
-        metavar="auto|off|N",
-        help="side of the overlapping crops in pixels; auto: as in the authors' tests",
+        metavar="auto|authors|off|N",
+        help="side of the overlapping crops in pixels; auto: as in the authors' tests; authors: "
+        "with their grid and average too",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=number(int, 0, _LARGEST_TILE // 2),
+        metavar="N",
+        help="pixels that neighbouring crops share at least and are blended over; default: an "
+        "eighth of --tile",
     )
     parser.add_argument(
         "--self-ensemble",
@@ -113,7 +121,7 @@ def run_restore(options: argparse.Namespace) -> int:
         raise InputError(f"{options.source} is a video by its name; use: restorert video")
     engine = _engine(options, tile)
     if not options.source.is_dir():
-        restore_image(options.source, options.target, engine, tile=tile)
+        restore_image(options.source, options.target, engine, tile=tile, overlap=options.overlap)
         return 0
     with progress_bars() as progress:
         report = restore_folder(
@@ -121,6 +129,7 @@ def run_restore(options: argparse.Namespace) -> int:
             options.target,
             engine,
             tile=tile,
+            overlap=options.overlap,
             progress=progress,
             on_error=lambda picture, error: print_error("restorert", error, CURES),
         )
@@ -175,6 +184,7 @@ def run_video(options: argparse.Namespace) -> int:
             options.target,
             engine,
             tile=tile,
+            overlap=options.overlap,
             codec=options.codec,
             crf=options.crf,
             options=encoder_options,
@@ -249,9 +259,11 @@ def _shipped(model: str | None) -> Path:
 
 
 def tile_of(text: str) -> Tile:
-    """The value of --tile: "auto", None for off, or pixels."""
+    """The value of --tile: "auto", "authors", None for off, or pixels."""
     if text == "auto":
         return "auto"
+    if text == "authors":
+        return "authors"
     if text == "off":
         return None
     digits = text.lstrip("0")
@@ -259,5 +271,6 @@ def tile_of(text: str) -> Tile:
     if digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= _LARGEST_TILE:
         return int(digits)
     raise InputError(
-        f"--tile takes auto, off or a number of pixels up to {_LARGEST_TILE}, not {text[:20]!r}"
+        f"--tile takes auto, authors, off or a number of pixels up to {_LARGEST_TILE}, "
+        f"not {text[:20]!r}"
     )

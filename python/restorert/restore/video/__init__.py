@@ -18,7 +18,7 @@ from typing import TypeVar, get_args
 from restorert.errors import InputError, VideoError
 from restorert.files import check_output, replace_atomically
 from restorert.pictures.files import MAX_PIXELS
-from restorert.pictures.grid import Tile
+from restorert.pictures.grid import Tile, overlap_of, tile_side
 from restorert.restore.picture import restore_picture
 from restorert.restore.protocol import Engine, memory_errors_of
 from restorert.restore.video.decode import Frame, Item, open_video
@@ -65,6 +65,7 @@ def restore_video(
     engine: Engine,
     *,
     tile: Tile = "auto",
+    overlap: int | None = None,
     codec: str | None = None,
     crf: int | None = None,
     options: Mapping[str, str] | None = None,
@@ -86,7 +87,7 @@ def restore_video(
         source: the video; its first video stream is restored.
         target: .mp4, .m4v, .mov, .mkv or .webm; replaced only when the new file is complete.
         engine: see `restorert.restore.Engine`.
-        tile: see `restore_picture`.
+        tile, overlap: see `restore_picture`.
         codec: FFmpeg's name of the encoder; None is libx264, for .webm libvpx-vp9.
         crf: constant rate factor, lower is better; None is 16 for libx264, 18 for libx265, 20 for
             libvpx-vp9 and libsvtav1.
@@ -101,8 +102,8 @@ def restore_video(
         VideoError: ``source`` is not a video, none of it can be decoded, it is interlaced, or
             ``target``'s container or encoder cannot hold its streams. What follows from the first
             frame, and from a look at frames all over the file, is raised before ``engine`` runs.
-        InputError: ``target`` cannot be written; the encoder or an option does not exist; ``tile``;
-            ``fields``.
+        InputError: ``target`` cannot be written; the encoder or an option does not exist; ``tile``,
+            ``overlap`` or ``fields`` is not valid.
         RunnerUnavailableError: PyAV is not installed.
         DeviceMemoryError: not enough memory for a frame.
         RestorertError: what `restore_picture` raises.
@@ -112,6 +113,7 @@ def restore_video(
     if fields not in get_args(Fields):
         raise InputError(f"fields is {fields!r}; it is one of {', '.join(get_args(Fields))}")
     load_av()
+    overlap_of(tile, tile_side(tile, engine.spec), overlap)
     check_output(target)
     encoder = Encoder.choose(target, codec, crf, options or {})
     with open_video(source, max_pixels, fields) as reader:
@@ -124,7 +126,7 @@ def restore_video(
             with contextlib.closing(_in_thread(items)) as decoded:
                 for item in decoded:
                     if isinstance(item, Frame):
-                        picture = restore_picture(item.picture, engine, tile=tile)
+                        picture = restore_picture(item.picture, engine, tile=tile, overlap=overlap)
                         item = dataclasses.replace(item, picture=picture)
                         done += 1
                         if progress:
