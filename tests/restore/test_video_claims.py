@@ -169,8 +169,18 @@ def test_files_that_end_too_early_are_told_from_those_that_state_no_end(tmp_path
     assert report.incomplete
 
 
-def test_a_recording_that_begins_between_key_frames_is_not_damaged(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.ts", options={"g": "12", "bf": "0"}, sound=(0, 1))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"g": "12", "bf": "0"},
+        {"g": "8", "bf": "2", "x264-params": "open-gop=1:b-adapt=0:scenecut=0:log-level=0"},
+    ],
+    ids=["closed", "open"],
+)
+def test_a_recording_that_begins_between_key_frames_is_not_damaged(
+    tmp_path: Path, options: dict[str, str]
+) -> None:
+    source = make(tmp_path / "in.ts", options=options, sound=(0, 1))
     with av.open(str(source)) as container, av.open(str(tmp_path / "cut.ts"), "w") as output:
         copies = {s.index: output.add_stream_from_template(s) for s in container.streams}
         seen = 0
@@ -250,6 +260,40 @@ def test_recordings_that_were_joined_go_on(tmp_path: Path) -> None:
 
 
 FONT = b"\0\1\0\0" + b"font" * 8
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_cut_at_an_open_group_is_not_damaged(tmp_path: Path, codec: str) -> None:
+    """Frames that lean on those before the cut cannot be shown by anyone."""
+    parameters = "open-gop=1:keyint=8:min-keyint=8:bframes=2:b-adapt=0:scenecut=0"
+    quiet = ":log-level=error" if codec == "libx265" else ":log-level=0"
+    options = {f"{codec.removeprefix('lib')}-params": parameters + quiet}
+    whole = make(tmp_path / "whole.mkv", codec=codec, options=options)
+    cut = tmp_path / "cut.mkv"
+    with av.open(str(whole)) as container, av.open(str(cut), "w") as output:
+        copy = output.add_stream_from_template(container.streams.video[0], opaque=True)
+        keys = 0
+        for packet in container.demux(video=0):
+            keys += packet.is_keyframe
+            if keys >= 2 and packet.dts is not None:
+                packet.stream = copy
+                output.mux(packet)
+    report = restore_video(cut, tmp_path / "out.mkv", Engine())
+    assert not report.incomplete
+    assert 14 <= report.frames < 24
+
+
+def test_a_damaged_first_group_is_damage(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mkv", options={"g": "8", "bf": "0"})
+    with av.open(str(source)) as container:
+        packets = [p for p in container.demux() if p.dts is not None]
+        data, first = bytearray(source.read_bytes()), bytes(packets[0])
+    at = data.index(first[8:])
+    data[at : at + len(first) - 8] = bytes(len(first) - 8)
+    source.write_bytes(data)
+    report = restore_video(source, tmp_path / "out.mkv", Engine())
+    assert report.damaged
+    assert report.incomplete
 
 
 def test_dispositions_and_fonts_are_kept(tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ def restore_video(
     check_output(target)
     encoder = Encoder.choose(target, codec, crf, options or {})
     with open_video(source, max_pixels, fields) as reader:
-        first, items = _first_frame(reader.items())
+        with memory_errors_of(source):
+            first, items = _first_frame(reader.items())
         if first is None:
             raise VideoError(f"{source}: none of its frames can be decoded; get it again")
 

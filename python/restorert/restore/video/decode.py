@@ -33,6 +33,12 @@ _DEMUXERS = (
     "obu,ogg,rm,vc1,yuv4mpegpipe"
 )
 
+# Formats that may begin anywhere, also between two key frames.
+_STREAMS = ("mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v", "vc1", "obu")
+
+# Codecs whose packets hold one frame each, which is shown at the packet's time.
+_ONE_EACH = ("h264", "hevc")
+
 # Seconds that times may go back before another recording is thought to begin.
 _RESTART = Fraction(1, 2)
 
@@ -202,6 +208,9 @@ class Reader:
         rate = video.average_rate or Fraction(0)
         self.expected = video.frames or int((container.duration or 0) / 1_000_000 * rate)
         self._size: tuple[int, int] | None = None
+        self._first_key: int | None = None
+        self._owed: set[int] = set()
+        self._fields_seen = False
         self._location: str | None = None
         self._deinterlacer: Deinterlacer | None = None
         timed = (video, *(s for s in self.copied if s.type == "audio"))
@@ -231,6 +240,9 @@ class Reader:
                 yield from self._decoded(packet)
             elif packet.dts is not None:
                 yield self._timed(packet)
+        if not self.stopped and not self._fields_seen:
+            for pts in self._owed:  # decoders drop frames without an error as well
+                self._count_damage(pts)
         if self._deinterlacer is not None and not self.stopped:
             yield from map(self._frame, self._deinterlacer(None))
 
@@ -247,20 +259,37 @@ class Reader:
         return packet
 
     def _decoded(self, packet: Packet | None) -> Iterator[Frame]:
+        if packet is not None and packet.size:
+            begins = packet.is_keyframe or self.container.format.name not in _STREAMS
+            if begins and self._first_key is None:
+                self._first_key = packet.pts or 0
+            if self.video.name in _ONE_EACH and packet.pts is not None and not packet.is_discard:
+                self._owed.add(packet.pts)
         try:
             frames = self.video.decode(packet)
         except load_av().FFmpegError:
-            # A recording may begin between two key frames: what comes before the first is lost to
-            # everyone, and no damage.
-            self.damaged += self._size is not None
+            if packet is None or packet.pts not in self._owed:
+                self._count_damage(None if packet is None else packet.pts)
             return
         for frame in frames:
             if self._ends_at(frame):
                 return
-            self.damaged += bool(frame.is_corrupt) and self._size is not None
+            if frame.is_corrupt:
+                self._count_damage(frame.pts)
+            if frame.pts is not None:
+                self._owed.discard(frame.pts)
+            # Fields may come in packets of their own.
+            self._fields_seen = self._fields_seen or bool(frame.interlaced_frame)
             for whole in self._whole(frame):
                 yield self._frame(whole)
             self._size = frame.width, frame.height
+
+    def _count_damage(self, pts: int | None) -> None:
+        """Count what could not be decoded, unless it is shown before a recording's first key frame.
+
+        Recordings begin anywhere: what needs frames before their start is no damage.
+        """
+        self.damaged += self._first_key is not None and (pts is None or pts >= self._first_key)
 
     def _ends_at(self, frame: VideoFrame) -> bool:
         """Whether the work ends before this frame, which cannot follow those before it."""

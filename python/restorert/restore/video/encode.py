@@ -174,7 +174,8 @@ class Writer:
             copy.disposition = stream.disposition
             self.copies[stream.index] = copy
         for stream in self.reader.attachments:
-            if self.suffix == ".mkv":
+            # Matroska wants both; without them it is the header that fails.
+            if self.suffix == ".mkv" and {"filename", "mimetype"} <= set(stream.metadata):
                 output.add_stream_from_template(stream)
             else:
                 self.dropped.append(f"attachment {name_of(stream)}")
