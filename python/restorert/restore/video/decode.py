@@ -85,7 +85,8 @@ def open_video(source: Path, max_pixels: int, fields: Fields = "refuse") -> Iter
         if video.width * video.height > max_pixels:
             raise VideoError(f"{source} is {size}, more than {max_pixels} pixels a frame")
         with _open(source) as another:
-            _check_ahead(frames_ahead(another, video.index), source, fields)
+            start = (container.start_time or 0) / 1e6
+            _check_ahead(frames_ahead(another, video.index), source, fields, start)
         video.thread_type = "AUTO"
         yield Reader(container, video, source, fields)
 
@@ -116,19 +117,21 @@ def _video_of(container: InputContainer, source: Path) -> VideoStream:
     raise VideoError(f"{source}: no decoder for its video; convert it to another codec")
 
 
-def _check_ahead(frames: Iterator[VideoFrame], source: Path, fields: Fields) -> None:
-    """Raise what would stop or spoil the work later."""
+def _check_ahead(frames: Iterator[VideoFrame], source: Path, fields: Fields, start: float) -> None:
+    """Raise what would stop or spoil the work later; ``start``: of the file, in seconds."""
     size: tuple[int, int] | None = None
     for frame in frames:
         if frame.interlaced_frame and fields == "refuse":
-            where = f" at {frame.time:.1f} s" if frame.time and size else ""
-            raise VideoError(
-                f"{source} is flagged as interlaced{where}, which networks take for damage",
-                Cure.FIELDS,
-            )
+            raise _interlaced(source, f" at {(frame.time or start) - start:.1f} s" if size else "")
         size = size or (frame.width, frame.height)
         if size != (frame.width, frame.height):
             raise VideoError(f"{source} {_changes(size, frame)}; split it there")
+
+
+def _interlaced(source: Path, where: str) -> VideoError:
+    return VideoError(
+        f"{source} is flagged as interlaced{where}, which networks take for damage", Cure.FIELDS
+    )
 
 
 def _changes(size: tuple[int, int], frame: VideoFrame) -> str:
@@ -243,7 +246,7 @@ class Reader:
         if not self.stopped and not self._fields_seen:
             for pts in self._owed:  # decoders drop frames without an error as well
                 self._count_damage(pts)
-        if self._deinterlacer is not None and not self.stopped:
+        if self._deinterlacer is not None:
             yield from map(self._frame, self._deinterlacer(None))
 
     def _timed(self, packet: Packet) -> Packet:
@@ -306,9 +309,11 @@ class Reader:
     def _whole(self, frame: VideoFrame) -> Iterable[VideoFrame]:
         """The frame, or what the deinterlacer makes of it and those before it."""
         if frame.interlaced_frame and self.fields == "refuse":
+            if self._size is None:
+                raise _interlaced(self.source, "")
             # Found too late to be refused: what is done is not thrown away for it.
             self.fields = "deinterlace"
-            self.deinterlaced = frame.time or 0.0
+            self.deinterlaced = max((frame.time or 0.0) - float(self.start), 0.0)
         if self.fields != "deinterlace":
             return (frame,)
         if self._deinterlacer is None:
