@@ -478,6 +478,28 @@ def test_rgb_comes_out_of_yuv_as_it_was(tmp_path: Path) -> None:
     assert np.abs(found[16, 48] - (242, 26, 26)).max() < 3
 
 
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("png", ".mov"), ("libx264rgb", ".mkv"), ("qtrle", ".mov")]
+)
+def test_encoders_that_hold_on_to_frames_get_their_own(
+    tmp_path: Path, codec: str, suffix: str
+) -> None:
+    """Frames that are not converted on their way must not be written over."""
+    with av.open(str(tmp_path / "in.mov"), "w") as output:
+        stream = output.add_stream("png", rate=24)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "rgb24"
+        for index in range(40):
+            pixels = np.full((HEIGHT, WIDTH, 3), 6 * index, np.uint8)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode(None))
+    target = tmp_path / f"out{suffix}"
+    options = {"crf": "0"} if codec == "libx264rgb" else {}
+    restore_video(tmp_path / "in.mov", target, Engine(), codec=codec, options=options)
+    with av.open(str(target)) as container:
+        found = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert [np.unique(frame).tolist() for frame in found] == [[6 * index] for index in range(40)]
+
+
 def test_colours_that_cannot_be_computed_are_refused(tmp_path: Path) -> None:
     stored = Stored("yuv420p", stored_scene("yuv420p", 9, 1).planes, 14, 1)
     source = write_source(tmp_path / "in.mkv", stored)

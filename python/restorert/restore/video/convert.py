@@ -39,45 +39,56 @@ _BLOCK = 1 << 15
 
 def to_picture(frame: VideoFrame) -> Picture:
     """A decoded frame as RGB or grey over the full range of 8 or, of deeper ones, 16 bits."""
+    layout = frame.format
+    if is_grey(layout):
+        return _of_grey(frame)
+    matrix = Colour.of(frame).known_matrix(frame.height)
+    if bits_of(layout) > 8 or not (is_rgb(layout) or matrix in SCALERS):
+        return _of_deep_rgb(frame) if is_rgb(layout) else _of_yuv(frame)
+    packed = "rgba" if has_alpha(layout) else "rgb24"
+    if is_rgb(layout):
+        return Picture.of_samples(samples_of(convert(frame, packed))[0])
+    given = FULL if Colour.of(frame).is_full(layout) else LIMITED
+    found = convert(
+        frame, packed, src_colorspace=SCALERS[matrix], src_color_range=given, dst_color_range=FULL
+    )
+    return Picture.of_samples(samples_of(found)[0])
+
+
+def _of_grey(frame: VideoFrame) -> Picture:
+    layout = frame.format
+    alpha = has_alpha(layout)
+    if kind := _FLOAT.search(layout.name):
+        return Picture.of_samples(_of_floats(frame, 1 + alpha, kind))
+    frame = convert(frame, plain_format(layout))
+    (plane,) = samples_of(frame)
+    scale, offset = codes(bits_of(frame.format), full=Colour.of(frame).is_full(layout))
+    largest = 255 if plane.dtype == np.uint8 else 65535
+    grey = plane[..., 0] if alpha else plane
+    pixels = _scaled(grey, largest / scale[0], -offset[0] * largest / scale[0], largest)
+    return Picture(pixels[..., None], np.ascontiguousarray(plane[..., 1]) if alpha else None)
+
+
+def _of_deep_rgb(frame: VideoFrame) -> Picture:
+    factor = 65535 / (2 ** bits_of(frame.format) - 1)
+    g, b, r, *alpha = samples_of(convert(frame, plain_format(frame.format)))
+    pixels = np.empty((*r.shape, 3), np.uint16)
+    wanted = [pixels[..., channel] for channel in range(3)]
+    _matrix([r, g, b], np.eye(3) * factor, np.zeros(3), 65535, wanted)
+    return Picture(pixels, _scaled(alpha[0], factor, 0, 65535) if alpha else None)
+
+
+def _of_yuv(frame: VideoFrame) -> Picture:
     layout, colour = frame.format, Colour.of(frame)
     bits, alpha = bits_of(layout), has_alpha(layout)
-    full = colour.is_full(layout)
-    matrix = colour.known_matrix(frame.height)
-    if is_grey(layout) and (kind := _FLOAT.search(layout.name)):
-        return Picture.of_samples(_of_floats(frame, 1 + alpha, kind))
-    if is_grey(layout):
-        plane = samples_of(convert(frame, plain_format(layout)))[0]
-        bits = 16 if alpha and bits > 8 else bits
-        scale, offset = codes(bits, full=full)
-        largest = 255 if bits == 8 else 65535
-        grey = plane if plane.ndim == 2 else plane[..., 0]
-        pixels = _scaled(grey, largest / scale[0], -offset[0] * largest / scale[0], largest)
-        return Picture(pixels[..., None], np.ascontiguousarray(plane[..., 1]) if alpha else None)
-    if bits == 8 and (is_rgb(layout) or matrix in SCALERS):
-        packed = "rgba" if alpha else "rgb24"
-        if is_rgb(layout):
-            frame = convert(frame, packed)
-        else:
-            frame = convert(
-                frame, packed, src_colorspace=SCALERS[matrix], dst_color_range=FULL,
-                src_color_range=FULL if full else LIMITED,
-            )  # fmt: skip
-        return Picture.of_samples(samples_of(frame)[0])
-    largest = 255 if bits == 8 else 65535
-    if is_rgb(layout):
-        g, b, r, *rest = samples_of(convert(frame, plain_format(layout)))
-        factor = largest / (2**bits - 1)
-        pixels = np.empty((*r.shape, 3), np.uint16)
-        wanted = [pixels[..., c] for c in range(3)]
-        _matrix([r, g, b], np.eye(3) * factor, np.zeros(3), largest, wanted)
-        return Picture(pixels, _scaled(rest[0], factor, 0, largest) if rest else None)
     direct = not is_subsampled(layout) and not alpha
     read = plain_format(layout) if direct else f"yuv{'a' if alpha else ''}444p16le"
     planes = samples_of(convert(frame, read))
     shift = 0 if direct else 16 - bits
-    scale, offset = codes(bits, full=full)
-    # rgb = inverse((samples - offset) / scale)
-    inverse = np.linalg.inv(rgb_to_yuv(matrix)) * largest
+    scale, offset = codes(bits, full=colour.is_full(layout))
+    largest = 255 if bits == 8 else 65535
+    # rgb = inverse @ ((samples - offset) / scale)
+    inverse = np.linalg.inv(rgb_to_yuv(colour.known_matrix(frame.height))) * largest
     factors, constant = inverse / (scale * 2.0**shift), -inverse @ (offset / scale)
     pixels = np.empty((*planes[0].shape, 3), np.uint8 if bits == 8 else np.uint16)
     _matrix(planes[:3], factors, constant, largest, [pixels[..., c] for c in range(3)])
@@ -186,19 +197,26 @@ class FrameMaker:
         pixels = picture.pixels
         grey, deep = pixels.shape[2] == 1, pixels.dtype == np.uint16
         if is_rgb(self.layout) and self.bits == 8:
-            return self._packed(picture)
+            # An encoder may hold on to a frame that is not converted.
+            packed = self._packed_format
+            return self._packed(
+                picture, self._new(packed) if packed == self.pixel_format else self._scratch(packed)
+            )
         fast = self.bits == 8 and not (deep or grey or self.full or is_grey(self.layout))
         if fast and self.matrix in SCALERS:
-            frame = self._packed(picture)
+            frame = self._packed(picture, self._scratch(self._packed_format))
             return convert(
                 frame, plain_format(self.layout), src_color_range=FULL, dst_color_range=LIMITED,
                 dst_colorspace=SCALERS[self.matrix],
             )  # fmt: skip
         return self._planar(picture)
 
-    def _packed(self, picture: Picture) -> VideoFrame:
-        """8-bit RGB, or RGBA."""
-        frame = self._scratch("rgba" if self.alpha else "rgb24")
+    @property
+    def _packed_format(self) -> str:
+        return "rgba" if self.alpha else "rgb24"
+
+    def _packed(self, picture: Picture, frame: VideoFrame) -> VideoFrame:
+        """Fill a frame of 8-bit RGB, or RGBA."""
         (samples,) = samples_of(frame)
         samples[..., :3] = to_8_bits(picture.pixels)
         if self.alpha:
@@ -280,6 +298,4 @@ class FrameMaker:
             frame.pts = 0
             graph.push(frame)
             self._frames[name] = graph.pull()
-            # The graph owns the format of what it gave.
-            self._graphs = [*getattr(self, "_graphs", []), graph]
         return self._frames[name]

@@ -122,7 +122,8 @@ def _check_ahead(frames: Iterator[VideoFrame], source: Path, fields: Fields, sta
     size: tuple[int, int] | None = None
     for frame in frames:
         if frame.interlaced_frame and fields == "refuse":
-            raise _interlaced(source, f" at {(frame.time or start) - start:.1f} s" if size else "")
+            at = (frame.time or start) - start
+            raise _interlaced(source, f" at {at:.1f} s" if at >= 0.1 else "")
         size = size or (frame.width, frame.height)
         if size != (frame.width, frame.height):
             raise VideoError(f"{source} {_changes(size, frame)}; split it there")
