@@ -13,6 +13,7 @@ class Cure(Enum):
 
     BUILD = "build it again with build_engine_file"
     CALIBRATE = "quantize_network makes one"
+    FIELDS = 'fields="deinterlace" mends it; fields="progressive" is for frames without combing'
     FP32 = "use fp32, or limit= allows more"
     EXPORT = "export_onnx makes one"
     KEEP_LAYERS = 'keep_fp16="auto" keeps the most sensitive layers in fp16, limit= allows more'

@@ -205,14 +205,17 @@ def _fails(arguments: list[str] | str, capsys: Capture, message: str = "") -> st
         ("restore a.png b.png --engine .", ". is a folder; name the engine file in it"),
         ("restore a.png b.png --engine a --weights b", "--engine excludes --weights"),
         ("restore a.png b.png --engine a --fp16", "--engine excludes --precision"),
-        ("restore a.png b.png --tile 0", "--tile takes auto, off or a number of pixels"),
-        ("restore a.png b.png --tile -3", "--tile takes auto, off or a number of pixels"),
+        ("restore a.png b.png --tile 0", "--tile takes auto, authors, off or a number of pixels"),
+        ("restore a.png b.png --tile -3", "--tile takes auto, authors, off or a number of pixels"),
         (
             "restore a.png b.png --tile x",
-            "--tile takes auto, off or a number of pixels up to 65536",
+            "--tile takes auto, authors, off or a number of pixels up to 65536",
         ),
         ("restore a.png b.png --tile 65537", "not '65537'"),
-        (f"restore a.png b.png --tile {'9' * 26}", "--tile takes auto, off or a number of pixels"),
+        (
+            f"restore a.png b.png --tile {'9' * 26}",
+            "--tile takes auto, authors, off or a number of",
+        ),
         (f"restore a.png b.png --tile {'9' * 5000}", f"up to 65536, not '{'9' * 20}'"),
         ("restore a.png b.png --engine a --runner torch", "--engine excludes --runner"),
         ("restore a.png b.png --engine a --no-deploy", "--engine excludes --no-deploy"),
@@ -583,12 +586,20 @@ def _fails_after_description(arguments: list[str], capsys: Capture, message: str
     assert message in error
 
 
-def test_tiles(weights: Path, picture: Path, tmp_path: Path) -> None:
+def test_tiles(weights: Path, picture: Path, tmp_path: Path, capsys: Capture) -> None:
     flags = ["--weights", str(weights), "--runner", "torch"]
     whole, tiled, off = (tmp_path / f"{name}.png" for name in ("whole", "tiled", "off"))
     assert cli.main(["restore", str(picture), str(whole), *flags]) == 0
     assert cli.main(["restore", str(picture), str(tiled), *flags, "--tile", "32"]) == 0
     assert cli.main(["restore", str(picture), str(off), *flags, "--tile", "off"]) == 0
+    capsys.readouterr()
+    for more, message in {
+        "--overlap 8": "overlap is 8, but pictures are not restored in tiles; name a tile",
+        "--tile 32 --overlap 17": "overlap is 17; it must be from 0 to half of the tile, 16 pixels",
+        "--overlap -1": "argument --overlap: must be a whole number from 0",
+    }.items():
+        command = ["restore", str(picture), str(tmp_path / "x.png"), *flags, *more.split()]
+        _fails(command, capsys, message)
     # Statistics depend on the crop, so tiles change this network's result.
     assert np.abs(_pixels(tiled) - _pixels(whole)).max() > 0
     assert np.array_equal(_pixels(off), _pixels(whole))
@@ -683,7 +694,7 @@ def test_a_damaged_video_is_told(
     clip.write_bytes(whole[: len(whole) * 2 // 5])
     assert cli.main(["video", str(clip), str(tmp_path / "a.mkv"), "--weights", str(weights)]) == 0
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"{clip} is damaged: 1 frames of 4 could be read, ")
+    assert last == f"{clip} is damaged: it ends before the end that it states"
 
 
 @pytest.mark.parametrize(
@@ -694,7 +705,7 @@ def test_a_damaged_video_is_told(
         (["--encoder-option", "preset"], "--encoder-option takes NAME=VALUE, not 'preset'"),
         (["--encoder-option", "=fast"], "--encoder-option takes NAME=VALUE, not '=fast'"),
         (["--codec", "x264"], "'x264' is no video encoder"),
-        (["--tile", "0.5"], "--tile takes auto, off or a number of pixels"),
+        (["--tile", "0.5"], "--tile takes auto, authors, off or a number of pixels"),
     ],
 )
 def test_errors_of_videos(
@@ -703,6 +714,55 @@ def test_errors_of_videos(
     target = tmp_path / "out.mkv"
     _fails(["video", str(clip), str(target), "--weights", str(weights), *flags], capsys, message)
     assert not target.exists()
+
+
+def test_interlaced_videos(weights: Path, tmp_path: Path, capsys: Capture) -> None:
+    import av
+
+    clip, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    with av.open(str(clip), "w") as output:
+        options = {"x264-params": "interlaced=1:tff=1:log-level=0"}
+        stream = output.add_stream("libx264", rate=24, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for at in range(3):
+            pixels = data.astronaut()[100 + at : 148 + at, 200:264]
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode(None))
+    command = ["video", str(clip), str(target), "--weights", str(weights)]
+    _fails(command, capsys, "is flagged as interlaced, which networks take for damage; use --deint")
+    assert not target.exists()
+    _fails([*command, "--deinterlace", "--progressive"], capsys, "not allowed with argument")
+    for flag in ("--deinterlace", "--progressive"):
+        assert cli.main([*command, flag]) == 0
+        assert capsys.readouterr().err.splitlines()[-1].startswith("3 frames in ")
+
+
+def test_a_video_that_changes_its_size_late(
+    weights: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import av
+
+    from restorert.restore.video import decode
+
+    clip, target, parts = tmp_path / "in.h264", tmp_path / "out.mp4", []
+    for size in (48, 32):
+        part = tmp_path / f"{size}.h264"
+        with av.open(str(part), "w") as output:
+            stream = output.add_stream("libx264", rate=24)
+            stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
+            pixels = data.astronaut()[100 : 100 + size, 200 : 200 + size]
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            output.mux(stream.encode(None))
+        parts.append(part.read_bytes())
+    clip.write_bytes(b"".join(parts))
+    command = ["video", str(clip), str(target), "--weights", str(weights)]
+    _fails(command, capsys, "changes its size from 48x48 to 32x32; split it there")
+    assert not target.exists()
+    monkeypatch.setattr(decode, "frames_ahead", lambda container, index: iter(()))
+    assert cli.main(command) == 2
+    said = f"changes its size from 48x48 to 32x32; the frames before that (1) are in {target}, "
+    assert f"restorert: error: {clip} {said}" in capsys.readouterr().err.splitlines()[-1]
+    assert target.exists()
 
 
 def test_a_video_is_no_picture(weights: Path, clip: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -767,10 +827,10 @@ def test_interrupt(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     assert capsys.readouterr().err == "restorert: stopped\n"
 
 
-@pytest.mark.parametrize("text", ["auto", "off", "64"])
+@pytest.mark.parametrize("text", ["auto", "authors", "off", "64"])
 def test_tile_flag(text: str) -> None:
-    assert tile_of(text) == {"auto": "auto", "off": None, "64": 64}[text]
-    with pytest.raises(InputError, match="--tile takes auto, off or a number of pixels"):
+    assert tile_of(text) == {"auto": "auto", "authors": "authors", "off": None, "64": 64}[text]
+    with pytest.raises(InputError, match="--tile takes auto, authors, off or a number of pixels"):
         tile_of(f"{text}!")
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from restorert.errors import Cure, DeviceMemoryError, InputError, RestorertError, VideoError
 from restorert.restore import VideoReport, restore_picture, restore_video
 from restorert.restore.video import encode
-from restorert.restore.video.frames import to_frame, to_picture
+from restorert.restore.video.convert import to_picture
 
 av = pytest.importorskip("av", reason="PyAV needs Python 3.11: pip install restorert[video]")
 
@@ -133,7 +133,7 @@ def test_frames_that_the_engine_leaves_alone_stay_as_they_are(
     source = write(tmp_path / "in.mkv", pixel_format=pixel_format, size=(46, 66))
     engine = Engine()
     report = restore_video(source, tmp_path / "out.mkv", engine, codec="ffv1")
-    assert report == VideoReport(frames=6, expected=6, damaged=0, dropped=())
+    assert report == VideoReport(frames=6, damaged=0, dropped=())
     assert not report.incomplete
     before, after = read(source), read(tmp_path / "out.mkv")
     assert len(before) == len(after) == 6
@@ -298,7 +298,9 @@ def test_subtitles_are_kept_or_the_target_refused(tmp_path: Path) -> None:
 
 
 def test_transparency_is_kept_or_the_encoder_refused(tmp_path: Path) -> None:
-    source = write(tmp_path / "in.mkv", pixel_format="bgra")
+    pixels = np.dstack([smooth(48, 64), np.full((48, 64), 99, np.uint8)])
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format="bgra")
+    source = write(tmp_path / "in.mkv", pixel_format="bgra", pts=[0], frames=[frame])
     with pytest.raises(VideoError, match="libx264 cannot hold the transparency of bgra; write"):
         restore_video(source, tmp_path / "out.mp4", Engine())
     restore_video(source, tmp_path / "out.mov", Engine(), codec="prores_ks")
@@ -388,12 +390,13 @@ def test_an_encoder_that_fails_is_told_in_one_line(
     source = write(tmp_path / "in.mkv")
     calls = iter(range(10))
 
-    def fails(*arguments: Any) -> Any:
-        if next(calls) == 3:
-            raise av.error.ExternalError(1, "Generic error in an external library")
-        return to_frame(*arguments)
+    class Fails(encode.FrameMaker):
+        def __call__(self, picture: Any) -> Any:
+            if next(calls) == 3:
+                raise av.error.ExternalError(1, "Generic error in an external library")
+            return super().__call__(picture)
 
-    monkeypatch.setattr(encode, "to_frame", fails)
+    monkeypatch.setattr(encode, "FrameMaker", Fails)
     with pytest.raises(VideoError, match=r"out\.mkv cannot be written: Generic error"):
         restore_video(source, tmp_path / "out.mkv", Engine())
     assert leftovers(tmp_path) == ["in.mkv"]
@@ -430,7 +433,7 @@ def test_frames_of_other_sizes_and_fields_are_refused(tmp_path: Path) -> None:
     fields = write(
         tmp_path / "i.mp4", codec="libx264", options={"x264-params": "interlaced=1:tff=1"}
     )
-    with pytest.raises(VideoError, match=r"is interlaced.*deinterlace it first"):
+    with pytest.raises(VideoError, match=r"is flagged as interlaced.*deinterlace"):
         restore_video(fields, tmp_path / "out.mp4", Engine())
     assert not (tmp_path / "out.mp4").exists()
 

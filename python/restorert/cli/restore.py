@@ -57,6 +57,22 @@ def add_to(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="an option of the encoder, such as preset=slow; may be repeated",
     )
+    fields = video.add_mutually_exclusive_group()
+    fields.add_argument(
+        "--deinterlace",
+        dest="fields",
+        action="store_const",
+        const="deinterlace",
+        default="refuse",
+        help="make whole frames of interlaced ones, by FFmpeg's bwdif",
+    )
+    fields.add_argument(
+        "--progressive",
+        dest="fields",
+        action="store_const",
+        const="progressive",
+        help="the video is flagged interlaced, but its frames show no combing",
+    )
     video.set_defaults(command=run_video, parser=video)
 
 
@@ -79,8 +95,16 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tile",
         default="auto",
-        metavar="auto|off|N",
-        help="side of the overlapping crops in pixels; auto: as in the authors' tests",
+        metavar="auto|authors|off|N",
+        help="side of the overlapping crops in pixels; auto: as in the authors' tests; authors: "
+        "with their grid and average too",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=number(int, 0, _LARGEST_TILE // 2),
+        metavar="N",
+        help="pixels that neighbouring crops share at least and are blended over; default: an "
+        "eighth of --tile",
     )
     parser.add_argument(
         "--self-ensemble",
@@ -101,7 +125,7 @@ def run_restore(options: argparse.Namespace) -> int:
         raise InputError(f"{options.source} is a video by its name; use: restorert video")
     engine = _engine(options, tile)
     if not options.source.is_dir():
-        restore_image(options.source, options.target, engine, tile=tile)
+        restore_image(options.source, options.target, engine, tile=tile, overlap=options.overlap)
         return 0
     with progress_bars() as progress:
         report = restore_folder(
@@ -109,6 +133,7 @@ def run_restore(options: argparse.Namespace) -> int:
             options.target,
             engine,
             tile=tile,
+            overlap=options.overlap,
             progress=progress,
             on_error=lambda picture, error: print_error("restorert", error, CURES),
         )
@@ -163,9 +188,11 @@ def run_video(options: argparse.Namespace) -> int:
             options.target,
             engine,
             tile=tile,
+            overlap=options.overlap,
             codec=options.codec,
             crf=options.crf,
             options=encoder_options,
+            fields=options.fields,
             progress=show,
         )
     seconds = time.perf_counter() - started
@@ -174,10 +201,19 @@ def run_video(options: argparse.Namespace) -> int:
         + (f"; left out: {', '.join(report.dropped)}" if report.dropped else "")
         + _verified(engine)
     )
-    if report.incomplete:
+    if report.deinterlaced is not None:
         shown.print(
-            f"{options.source} is damaged: {report.frames} frames of {report.expected or '?'} "
-            f"could be read, {report.damaged} packets could not"
+            f"{options.source} is interlaced from {report.deinterlaced:.1f} s on, and was "
+            "deinterlaced from there"
+        )
+    if report.damaged or report.cut_short:
+        ends = ["it ends before the end that it states"] if report.cut_short else []
+        parts = [f"{report.damaged} packets could not be read"] if report.damaged else []
+        shown.print(f"{options.source} is damaged: {', '.join(parts + ends)}")
+    if report.stopped:
+        raise InputError(
+            f"{options.source} {report.stopped}; the frames before that ({report.frames}) are in "
+            f"{options.target}, split the source there for the rest"
         )
     return 0
 
@@ -225,9 +261,11 @@ def _verified(engine: Engine) -> str:
 
 
 def tile_of(text: str) -> Tile:
-    """The value of --tile: "auto", None for off, or pixels."""
+    """The value of --tile: "auto", "authors", None for off, or pixels."""
     if text == "auto":
         return "auto"
+    if text == "authors":
+        return "authors"
     if text == "off":
         return None
     digits = text.lstrip("0")
@@ -235,5 +273,6 @@ def tile_of(text: str) -> Tile:
     if digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= _LARGEST_TILE:
         return int(digits)
     raise InputError(
-        f"--tile takes auto, off or a number of pixels up to {_LARGEST_TILE}, not {text[:20]!r}"
+        f"--tile takes auto, authors, off or a number of pixels up to {_LARGEST_TILE}, "
+        f"not {text[:20]!r}"
     )

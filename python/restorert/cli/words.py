@@ -8,6 +8,7 @@ CURES = {
     Cure.BUILD: "build it again with: restorert build",
     Cure.CALIBRATE: "make one with: restorert calibrate --images FOLDER -o FILE.onnx",
     Cure.EXPORT: "make one with: restorert export",
+    Cure.FIELDS: "use --deinterlace or, if its frames show no combing, --progressive",
     Cure.FP32: "use fp32, or allow more with --limit",
     Cure.KEEP_LAYERS: "--keep-fp16 auto keeps the most sensitive layers in fp16, "
     "--limit changes the limit",

@@ -10,16 +10,51 @@ from restorert.spec import NetworkSpec
 
 Box = tuple[int, int, int, int]
 
-Tile = Literal["auto"] | int | None
-"""The side of crops in pixels, "auto" for the network's own, or None: see `restore_picture`."""
+Tile = Literal["auto", "authors"] | int | None
+"""The side of crops in pixels, "auto" or "authors", or None: see `restore_picture`."""
 
 
 def tile_side(tile: Tile, spec: NetworkSpec) -> int | None:
     """``tile`` in pixels, or None for whole pictures; InputError if it is no `Tile`."""
-    side = spec.tile if tile == "auto" else tile
+    side = spec.tile if tile in ("auto", "authors") else tile
     if side is not None and (isinstance(side, bool) or not isinstance(side, int) or side < 1):
-        raise InputError(f'tile is {side!r:.20}; it must be "auto", None or pixels >= 1')
+        raise InputError(f'tile is {side!r:.20}; it must be "auto", "authors", None or pixels >= 1')
     return side
+
+
+def overlap_of(tile: Tile, side: int | None, overlap: int | None) -> int | None:
+    """Least overlap of two crops in pixels, by default an eighth of the crop.
+
+    Args:
+        tile: see `restore_picture`.
+        side: the crops' side in pixels, or None for whole pictures.
+        overlap: what was asked for, or None for the default.
+
+    Returns:
+        Pixels; None for whole pictures, and for the grid of the authors, who average where crops
+        happen to overlap.
+
+    Raises:
+        InputError: below 0, above half of ``side``, or given where there are no crops or with
+            "authors".
+    """
+    if side is None:
+        if overlap is not None:
+            raise InputError(
+                f"overlap is {overlap!r:.20}, but pictures are not restored in tiles; name a tile"
+            )
+        return None
+    if tile == "authors":
+        if overlap is not None:
+            raise InputError('the authors\' grid has its own overlap; use tile="auto" with overlap')
+        return None
+    if overlap is None:
+        return side // 8
+    if isinstance(overlap, bool) or not isinstance(overlap, int) or not 0 <= overlap <= side // 2:
+        raise InputError(
+            f"overlap is {overlap!r:.20}; it must be from 0 to half of the tile, {side // 2} pixels"
+        )
+    return overlap
 
 
 def _starts(length: int, tile: int) -> list[int]:
@@ -48,12 +83,32 @@ def tile_grid(height: int, width: int, tile: int) -> list[Box]:
     Raises:
         InputError: an argument below 1.
     """
-    if min(height, width, tile) < 1:
-        raise InputError(
-            f"a grid needs height, width and tile >= 1, not {height}, {width} and {tile}"
-        )
+    _check(height, width, tile)
     return [
         (top, left, min(top + tile, height), min(left + tile, width))
         for top in _starts(height, tile)
         for left in _starts(width, tile)
     ]
+
+
+def overlapping_starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Where crops begin in one direction: the fewest that overlap everywhere, evenly spread.
+
+    Args:
+        length: of the picture, in pixels, >= 1.
+        tile: of the crops, in pixels, >= 1; the one crop of a shorter picture is its length.
+        overlap: least number of pixels that two neighbours share, from 0 to half of ``tile``.
+    """
+    _check(length, length, tile)
+    if length <= tile:
+        return [0]
+    last = length - tile
+    gaps = -(-last // (tile - overlap))
+    return [last * index // gaps for index in range(gaps + 1)]
+
+
+def _check(height: int, width: int, tile: int) -> None:
+    if min(height, width, tile) < 1:
+        raise InputError(
+            f"a grid needs height, width and tile >= 1, not {height}, {width} and {tile}"
+        )

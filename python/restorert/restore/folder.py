@@ -9,7 +9,7 @@ from pathlib import Path
 
 from restorert.errors import Cure, InputError, RestorertError, reason_of
 from restorert.pictures.files import FORMATS, MAX_PIXELS, list_pictures
-from restorert.pictures.grid import Tile, tile_side
+from restorert.pictures.grid import Tile, overlap_of, tile_side
 from restorert.progress import Progress
 from restorert.restore.picture import restore_image
 from restorert.restore.protocol import Engine
@@ -38,6 +38,7 @@ def restore_folder(
     engine: Engine,
     *,
     tile: Tile = "auto",
+    overlap: int | None = None,
     quality: int = 95,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
@@ -53,7 +54,7 @@ def restore_folder(
         target: the folder to write to, made with its parents if missing. Files of the same names
             are replaced; ``source`` itself restores each picture in place.
         engine: see `restorert.restore.Engine`.
-        tile: see `restore_picture`.
+        tile, overlap: see `restore_picture`.
         quality: see `write_image`.
         max_pixels: see `read_image`.
         progress: called with "restoring" and the share of pictures done.
@@ -65,12 +66,13 @@ def restore_folder(
 
     Raises:
         InputError: ``source`` is not a folder, cannot be read or holds no pictures; ``target``
-            cannot be made or has a picture's name; ``tile`` is not valid.
+            cannot be made or has a picture's name; ``tile`` or ``overlap`` is not valid.
         Exception: what the engine raises beyond RestorertError and MemoryError; the pictures
             written before stay.
     """
     source, target = Path(source), Path(target)
-    tile_side(tile, engine.spec)  # else each picture would fail by itself
+    # Else each picture would fail by itself.
+    overlap_of(tile, tile_side(tile, engine.spec), overlap)
     if not source.is_dir():
         raise InputError(f"{source} is not a folder", Cure.PICTURES)
     try:
@@ -91,7 +93,13 @@ def restore_folder(
         written = target / picture.name
         try:
             restore_image(
-                picture, written, engine, tile=tile, quality=quality, max_pixels=max_pixels
+                picture,
+                written,
+                engine,
+                tile=tile,
+                overlap=overlap,
+                quality=quality,
+                max_pixels=max_pixels,
             )
             restored.append(written)
         except RestorertError as error:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restorert.errors import InputError, VideoError, reason_of
-from restorert.restore.video.decode import Frame, Item, Reader, named
-from restorert.restore.video.frames import load_av, nearest_format, to_frame
+from restorert.restore.video.colour import FULL_RANGE_ONLY, target_colour
+from restorert.restore.video.convert import FrameMaker
+from restorert.restore.video.decode import Frame, Item, Reader, name_of, named
+from restorert.restore.video.frames import has_alpha, is_subsampled, load_av, nearest_format
+from restorert.restore.video.hdr import hdr_options
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -22,8 +26,20 @@ _MP4 = (".mp4", ".m4v", ".mov")
 CONTAINERS = {**dict.fromkeys((*_MP4, ".mkv"), "libx264"), ".webm": "libvpx-vp9"}
 """Suffix of a file to write -> its default encoder."""
 
+# Suffixes of files that are proposed where another cannot hold something, and FFmpeg's names.
+_FORMATS = {".mkv": "matroska", ".mov": "mov", ".mp4": "mp4"}
+
 # Each encoder's default constant rate factor: visually lossless.
 _QUALITY = {"libx264": 16, "libx265": 18, "libvpx-vp9": 20, "libsvtav1": 20}
+
+# Encoders that take a frame rate for a time base.
+_CONSTANT_RATE = ("mpeg1video", "mpeg2video")
+
+# Seconds between decoding and showing a frame, at most; more is an encoder's mistake.
+_LONGEST_DELAY = 60
+
+# Decoders that say where chroma lies; "center" of others means that nothing is known.
+_LOCATING = ("mjpeg", "mpeg1video", "h264", "hevc")
 
 # Metadata that every muxer writes itself.
 _OWN = {"encoder", "major_brand", "minor_version", "compatible_brands", "vendor_id", "duration"}
@@ -70,10 +86,24 @@ class Encoder:
             raise InputError(f"{made.name} has no crf; its quality is set by its own options")
         return cls(made.name, chosen)
 
-    def pixel_format(self, given: str, target: Path) -> str:
-        """The pixel format in which the encoder loses least of ``given``."""
+    def pixel_format(self, given: str, target: Path, *, alpha: bool) -> str:
+        """The pixel format in which the encoder loses least of ``given``.
+
+        Args:
+            given: the source's.
+            target: for the message.
+            alpha: whether transparency, if ``given`` has it, must be held.
+        """
         formats = load_av().codec.Codec(self.name, "w").video_formats or []
-        chosen = nearest_format(given, [f.name for f in formats])
+        # swscale cannot write palettes and half precision.
+        names = [f.name for f in formats if not f.has_palette and "f16" not in f.name]
+        if self.name == "magicyuv":  # readers do not agree on the range of its grey
+            names.remove("gray")
+        if formats and not names:
+            raise InputError(f"{self.name} takes few colours or rare samples alone; name another")
+        if not given.startswith("yuvj"):  # the name for full range where nothing else says so
+            names = [name for name in names if not name.startswith("yuvj")] or names
+        chosen = nearest_format(given, names, alpha=alpha)
         if chosen is None:
             raise VideoError(
                 f"{self.name} cannot hold the transparency of {given}; write {target.stem}.mkv "
@@ -83,41 +113,51 @@ class Encoder:
 
 
 class Writer:
-    """Encodes frames and copies packets of a reader into ``temporary``, to become ``target``."""
+    """Encodes frames and copies packets of a reader into ``temporary``, to become ``target``.
+
+    Attributes:
+        dropped: what the target could not hold, in words.
+    """
 
     def __init__(self, reader: Reader, target: Path, temporary: Path, encoder: Encoder) -> None:
         self.reader, self.encoder = reader, encoder
         self.target, self.temporary = target, temporary
+        self.suffix = target.suffix.lower()
+        self.dropped: list[str] = []
         self.pixel_format = ""
         self.stream: Any = None
+        self.maker: FrameMaker | None = None
         self.copies: dict[int, Any] = {}
+        self.tick = Fraction(1)
+        self.last_pts: int | None = None
+        self.last_dts: dict[int, Fraction] = {}
+        self.opaque = False
 
-    def write(self, items: Iterator[Item]) -> int:
-        """Write all items; returns the number of frames."""
+    def write(self, first: Frame, items: Iterator[Item]) -> int:
+        """Write all items; returns the number of frames.
+
+        Args:
+            first: the first frame among them, restored or not, which decides on the format: what
+                the target cannot hold is refused before any of ``items`` is asked for.
+            items: frames and packets.
+        """
         try:
-            return self._write(items)
+            return self._write(first, items)
         except load_av().FFmpegError as error:  # in a frame, a packet, or the file's end
             raise VideoError(f"{self.target} cannot be written: {reason_of(error)}") from None
 
-    def _write(self, items: Iterator[Item]) -> int:
-        options = {"movflags": "+faststart"} if self.target.suffix.lower() in _MP4 else {}
+    def _write(self, first: Frame, items: Iterator[Item]) -> int:
+        options = {"movflags": "+faststart"} if self.suffix in _MP4 else {}
         frames = 0
-        early: list[Packet] = []  # packets before the first frame, which decides the format
         with load_av().open(str(self.temporary), "w", container_options=options) as output:
+            self._begin(output, first)
             for item in items:
                 if isinstance(item, Frame):
-                    if not frames:
-                        self._begin(output, item)
-                        for packet in early:
-                            self._copy(output, packet)
                     frames += 1
-                    self._encode(output, item)
-                elif frames:
-                    self._copy(output, item)
+                    self._encode(output, item, frames)
                 else:
-                    early.append(item)
-            if frames:
-                output.mux(self.stream.encode(None))
+                    self._copy(output, item)
+            self._mux(output, self.stream.encode(None))
         return frames
 
     def _begin(self, output: OutputContainer, first: Frame) -> None:
@@ -126,17 +166,22 @@ class Writer:
         source = self.reader.container
         self._add_video(output, first)
         for stream in self.reader.copied:
-            if stream.codec_context is None:
-                raise self._cannot_hold(f"the {stream.type} stream {stream.index}")
             try:
                 copy = output.add_stream_from_template(stream)
             except (av.FFmpegError, ValueError):
-                raise self._cannot_hold(f"its {stream.type} ({stream.name})") from None
+                raise self._cannot_hold(f"its {stream.type} ({name_of(stream)})") from None
             copy.metadata.update(_clean(stream.metadata))
+            copy.disposition = stream.disposition
             self.copies[stream.index] = copy
+        for stream in self.reader.attachments:
+            # Matroska wants both; without them it is the header that fails.
+            if self.suffix == ".mkv" and {"filename", "mimetype"} <= set(stream.metadata):
+                output.add_stream_from_template(stream)
+            else:
+                self.dropped.append(f"attachment {name_of(stream)}")
         output.metadata.update(_clean(source.metadata))
         if chapters := source.chapters():
-            output.set_chapters(chapters)
+            output.set_chapters([_moved(chapter, self.reader.start) for chapter in chapters])
         try:
             output.start_encoding()
         except (av.FFmpegError, ValueError) as error:
@@ -149,9 +194,15 @@ class Writer:
     def _add_video(self, output: OutputContainer, first: Frame) -> None:
         av = load_av()
         encoder, video = self.encoder, self.reader.video
-        self.pixel_format = encoder.pixel_format(first.pixel_format, self.target)
+        source, alpha = av.VideoFormat(first.pixel_format), first.picture.alpha
+        largest = 255 if first.picture.pixels.dtype == "u1" else 65535
+        self.opaque = alpha is None or bool((alpha == largest).all())
+        self.pixel_format = encoder.pixel_format(
+            first.pixel_format, self.target, alpha=not self.opaque
+        )
         height, width = first.picture.pixels.shape[:2]
         layout = av.VideoFormat(self.pixel_format, width, height)
+        self.opaque = self.opaque and has_alpha(source) and not has_alpha(layout)
         if encoder.name in ("libx264", "libx265") and (
             (width % 2 and layout.chroma_width() * 2 == width + 1)
             or (height % 2 and layout.chroma_height() * 2 == height + 1)
@@ -161,47 +212,118 @@ class Writer:
                 "name another encoder, such as libvpx-vp9 or ffv1"
             )
         rate = video.guessed_rate or video.average_rate or Fraction(25)
+        hdr = hdr_options(encoder.name, first.side, encoder.options)
+        if first.side and hdr is None:
+            self.dropped.append("HDR10 mastering metadata")
+        options = {**encoder.options, **(hdr or {})}
         try:
-            self.stream = output.add_stream(encoder.name, rate=rate, options=dict(encoder.options))
+            self.stream = output.add_stream(encoder.name, rate=rate, options=options)
         except (av.FFmpegError, ValueError) as error:
             raise self._cannot_hold(f"{encoder.name} ({reason_of(error)})") from None
         context: Any = self.stream.codec_context
         context.width, context.height, context.pix_fmt = width, height, self.pixel_format
-        context.time_base = video.time_base
-        first.colour.mark(context)
+        tick = self.reader.base
+        if encoder.name in _CONSTANT_RATE or (encoder.name == "mpeg4" and tick.denominator > 65535):
+            tick = 1 / rate
+        context.time_base = self.tick = tick
+        colour = target_colour(first.colour, source, layout, encoder.name, self.suffix, height)
+        colour.mark(context)
+        location = first.location
+        if encoder.name in FULL_RANGE_ONLY:
+            location = "center"
+        elif is_subsampled(layout) and is_subsampled(source):
+            # "left" is what decoders assume where nothing is said.
+            if location == "topleft" or (location == "center" and video.name in _LOCATING):
+                self.stream.options.setdefault("chroma_sample_location", location)
+        else:
+            location = "left"
+        self.maker = FrameMaker(self.pixel_format, colour, width, height, location)
         if video.sample_aspect_ratio:
             context.sample_aspect_ratio = video.sample_aspect_ratio
-        if encoder.name == "libx265" and self.target.suffix.lower() in _MP4:
+        if encoder.name == "libx265" and self.suffix in _MP4:
             context.codec_tag = "hvc1"  # the only one that Apple's players take
         if first.matrix is not None:
             self.stream.set_display_matrix(first.matrix)
         self.stream.metadata.update(_clean(video.metadata))
+        self.stream.disposition = video.disposition
         try:
             context.open()
         except (av.FFmpegError, ValueError) as error:
-            options = ", ".join(f"{name}={value}" for name, value in encoder.options.items())
+            said = ", ".join(f"{name}={value}" for name, value in encoder.options.items())
             raise InputError(
                 f"{encoder.name} refuses {self.pixel_format} of {width}x{height} with "
-                f"{options or 'its own settings'} ({reason_of(error)})"
+                f"{said or 'its own settings'} ({reason_of(error)})"
             ) from None
 
     def _cannot_hold(self, what: str) -> VideoError:
-        return VideoError(
-            f"{self.target.suffix} cannot hold {what} of {self.reader.source}; "
-            f"write {self.target.stem}.mkv, which holds nearly all"
-        )
+        fact = f"{self.suffix} cannot hold {what} of {self.reader.source}"
+        for suffix, container in _FORMATS.items():
+            if suffix != self.suffix and self._fits(container):
+                return VideoError(f"{fact}; write {self.target.stem}{suffix}, which can")
+        return VideoError(f"{fact}; name another encoder, or leave that out of the source")
 
-    def _encode(self, output: OutputContainer, item: Frame) -> None:
-        frame = to_frame(item.picture, self.pixel_format, item.colour)
-        frame.pts, frame.time_base = item.pts, self.reader.video.time_base
+    def _fits(self, container: str) -> bool:
+        """Whether a container takes the encoder's video and all streams that are copied."""
+        av = load_av()
+        output = av.open(io.BytesIO(), "w", format=container)
+        try:
+            output.add_stream(self.encoder.name, rate=25)
+            for stream in self.reader.copied:
+                output.add_stream_from_template(stream)
+        except (av.FFmpegError, ValueError):
+            return False
+        return True
+
+    def _encode(self, output: OutputContainer, item: Frame, number: int) -> None:
+        assert self.maker is not None
+        if self.opaque and item.picture.alpha is not None and not item.picture.alpha.all():
+            self.opaque = False
+            self.dropped.append(f"transparency, from frame {number} on")
+        frame = self.maker(item.picture)
+        pts = round(item.pts * self.reader.base / self.tick)
+        if self.last_pts is not None:  # two frames within one tick
+            pts = max(pts, self.last_pts + 1)
+        frame.pts, frame.time_base = pts, self.tick
+        self.last_pts = pts
         if item.duration:
-            frame.duration = item.duration
-        output.mux(self.stream.encode(frame))
+            frame.duration = max(round(item.duration * self.reader.base / self.tick), 1)
+        self._mux(output, self.stream.encode(frame))
 
     def _copy(self, output: OutputContainer, packet: Packet) -> None:
+        # What an edit list hides, as priming samples; other containers have no such lists.
+        if packet.is_discard and self.suffix not in _MP4:
+            return
         packet.stream = self.copies[packet.stream.index]
-        output.mux([packet])
+        self._mux(output, [packet])
+
+    def _mux(self, output: OutputContainer, packets: Sequence[Packet]) -> None:
+        """Write packets, each decoded later than the last of its stream and before it is shown.
+
+        Broken files repeat times, and libx265 makes some up for videos of a few frames.
+        """
+        for packet in packets:
+            base, times = packet.time_base, (packet.pts, packet.dts)
+            known = [time for time in times if time is not None]
+            if not known or base is None:
+                continue  # it cannot be placed
+            pts, dts = known[0], known[-1]
+            if dts > pts or (pts - dts) * base > _LONGEST_DELAY:
+                dts = pts
+            last = self.last_dts.get(packet.stream.index)
+            # Two subtitles may begin together.
+            if last is not None and dts * base <= last and packet.stream.type != "subtitle":
+                dts = int(last / base) + 1
+            packet.dts, packet.pts = dts, max(pts, dts)
+            self.last_dts[packet.stream.index] = dts * base
+            output.mux_one(packet)
 
 
 def _clean(metadata: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in metadata.items() if k.lower() not in _OWN}
+
+
+def _moved(chapter: Any, start: Fraction) -> Any:
+    """A chapter whose times count from ``start`` seconds on."""
+    shift = round(start / chapter["time_base"])
+    times = {name: max(chapter[name] - shift, 0) for name in ("start", "end")}
+    return {**chapter, **times}

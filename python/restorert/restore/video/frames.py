@@ -1,15 +1,14 @@
-"""FFmpeg's video frames to and from pictures: every choice of pixel format, depth and colour."""
+"""FFmpeg's pixel formats: what one holds, which holds most of another, and samples in memory."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from restorert.errors import RunnerUnavailableError
-from restorert.pictures.picture import Picture
 
 if TYPE_CHECKING:
     from av.video.format import VideoFormat
@@ -31,98 +30,115 @@ def load_av() -> Any:
     return av
 
 
-# AVColorSpace -> coefficients of swscale: BT.709, FCC, BT.470BG and SMPTE 170M (the same), SMPTE
-# 240M, BT.2020.
-_COEFFICIENTS = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-_LIMITED, _FULL = 1, 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Colour:
-    """The meaning of YUV, in FFmpeg's numbers (AVColorSpace etc.); 2: unspecified, 0: RGB."""
-
-    matrix: int
-    range: int
-    primaries: int
-    transfer: int
-
-    @classmethod
-    def of(cls, frame: VideoFrame) -> Colour:
-        """What a decoded frame is tagged with."""
-        stated = frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc
-        return cls(*map(int, stated))
-
-    def mark(self, target: Any) -> None:
-        """Tag a frame, or an encoder's context."""
-        target.colorspace, target.color_range = self.matrix, self.range
-        target.color_primaries, target.color_trc = self.primaries, self.transfer
-
-    def scaling(self, layout: VideoFormat, height: int) -> tuple[int | None, int]:
-        """Coefficients and range for swscale; without a tag, those that players assume."""
-        if layout.is_rgb:
-            return None, _FULL
-        matrix = _COEFFICIENTS.get(self.matrix, 1 if height >= 720 else 5)
-        if self.range in (_LIMITED, _FULL):
-            return matrix, self.range
-        return matrix, _FULL if layout.name.startswith("yuvj") else _LIMITED
-
-
-# FFmpeg's names of [H, W, 1, 3 or 4] in memory, of 8 and of 16 bits.
-_PACKED = {1: ("gray", "gray16le"), 3: ("rgb24", "rgb48le"), 4: ("rgba", "rgba64le")}
-
-
-def _packed(layout: VideoFormat) -> str:
-    """The packed format that holds all that another holds."""
-    if layout.has_palette:
-        return "rgba"
-    components = layout.components
-    deep = max(component.bits for component in components) > 8
-    return _PACKED[1 if len(components) == 1 else 3 + has_alpha(layout)][deep]
-
-
 def has_alpha(layout: VideoFormat) -> bool:
     """Whether frames of a format hold transparency."""
-    return any(component.is_alpha for component in layout.components)
+    return layout.has_palette or any(component.is_alpha for component in layout.components)
 
 
-def nearest_format(given: str, formats: Sequence[str]) -> str | None:
-    """Which of ``formats`` loses least of ``given``; None if all of them lose transparency."""
+def is_rgb(layout: VideoFormat) -> bool:
+    """Whether a format stores red, green and blue."""
+    return bool(layout.is_rgb or layout.has_palette)
+
+
+def is_grey(layout: VideoFormat) -> bool:
+    """Whether a format stores one colour channel."""
+    return not layout.has_palette and len(layout.components) - has_alpha(layout) == 1
+
+
+def is_float(layout: VideoFormat) -> bool:
+    """Whether samples are floating point."""
+    return "f16" in layout.name or "f32" in layout.name
+
+
+def bits_of(layout: VideoFormat) -> int:
+    """Bits of a sample, 8 for less and for palettes; 16 stand for floating point."""
+    if layout.has_palette:
+        return 8
+    bits = max(component.bits for component in layout.components)
+    return min(max(bits, 8), 16)
+
+
+def is_subsampled(layout: VideoFormat) -> bool:
+    """Whether chroma has fewer samples than luma."""
+    if is_rgb(layout) or is_grey(layout):
+        return False
+    name = type(layout)(layout.name, 64, 64)
+    return name.chroma_width() < 64 or name.chroma_height() < 64
+
+
+def plain_format(layout: VideoFormat) -> str:
+    """The format of one sample, or one plane for each channel, that holds the same samples.
+
+    Planes are little-endian; grey with alpha is packed, for FFmpeg has no planes of it.
+    """
+    if layout.name.startswith("yuvj"):
+        return str(layout.name)
+    bits, alpha = bits_of(layout), has_alpha(layout)
+    depth = "" if bits == 8 else f"{bits}le"
+    if is_rgb(layout):
+        return f"gbr{'ap' if alpha else 'p'}{depth}"
+    if is_grey(layout):
+        return f"ya{'8' if bits == 8 else '16le'}" if alpha else f"gray{depth}"
+    sized = type(layout)(layout.name, 64, 64)
+    kinds = {(64, 64): "444", (32, 64): "422", (32, 32): "420", (64, 32): "440", (16, 64): "411"}
+    kind = kinds.get((sized.chroma_width(), sized.chroma_height()), "410")
+    return f"yuv{'a' if alpha else ''}{kind}p{depth}"
+
+
+def nearest_format(given: str, formats: Sequence[str], *, alpha: bool) -> str | None:
+    """Which of ``formats`` loses least of ``given``; None if all of them lose its transparency.
+
+    Args:
+        given: a pixel format.
+        formats: those to choose from; none mean that all will do.
+        alpha: whether the transparency of ``given`` must be held.
+    """
     codec = load_av().codec.codec
     if given in formats or not formats:
         return given
-    alpha = has_alpha(load_av().VideoFormat(given))
+    alpha = alpha and has_alpha(load_av().VideoFormat(given))
     best, loss = codec.find_best_pix_fmt_of_list(formats, given, has_alpha=alpha)
-    if loss & codec.PixFmtLoss.ALPHA:
+    if loss & codec.PixFmtLoss.ALPHA and alpha:
         return None
     return str(best if isinstance(best, str) else best.name)
 
 
-def _reformat(frame: VideoFrame, pixel_format: str, **colour: int | None) -> VideoFrame:
+def convert(frame: VideoFrame, pixel_format: str, **colour: int) -> VideoFrame:
+    """A frame in another format, through swscale.
+
+    Without ``colour`` (arguments of PyAV's ``reformat``) no matrix or range is applied: samples
+    are moved, shifted to another depth, and chroma is resampled where its size differs.
+    """
     if frame.format.name == pixel_format:
         return frame
     kind = load_av().video.reformatter.Interpolation
     # Without these swscale takes chroma of the nearest pixel and rounds down.
     flags = kind.BICUBIC | kind.ACCURATE_RND | kind.FULL_CHR_H_INT | kind.FULL_CHR_H_INP
     flags = int(flags | kind.BITEXACT)
+    if not colour:
+        # Floating point is full range whatever is said.
+        kept = 2 if "f32" in frame.format.name + pixel_format else 1
+        colour = {"src_colorspace": 1, "dst_colorspace": 1}
+        colour |= {"src_color_range": kept, "dst_color_range": kept}
     return frame.reformat(format=pixel_format, interpolation=flags, **colour)
 
 
-def to_picture(frame: VideoFrame) -> Picture:
-    """A decoded frame as RGB or grey over the full range of 8 or 16 bits."""
-    matrix, given = Colour.of(frame).scaling(frame.format, frame.height)
-    colours = {"src_colorspace": matrix, "src_color_range": given, "dst_color_range": _FULL}
-    return Picture.of_samples(_reformat(frame, _packed(frame.format), **colours).to_ndarray())
+def samples_of(frame: VideoFrame) -> list[NDArray[Any]]:
+    """A frame's planes, [height, width] or, if it packs channels, [height, width, channels].
 
-
-def to_frame(picture: Picture, pixel_format: str, colour: Colour) -> VideoFrame:
-    """The inverse of `to_picture`, in the encoder's pixel format."""
-    av = load_av()
-    samples = picture.samples
-    height, _, count = samples.shape
-    array = np.ascontiguousarray(samples[..., 0] if count == 1 else samples)
-    frame = av.VideoFrame.from_ndarray(array, _PACKED[count][samples.dtype == np.uint16])
-    matrix, wanted = colour.scaling(av.VideoFormat(pixel_format), height)
-    colours = {"src_color_range": _FULL, "dst_colorspace": matrix, "dst_color_range": wanted}
-    frame = _reformat(frame, pixel_format, **colours)
-    colour.mark(frame)
-    return frame
+    Views into the frame's memory, uint8 or uint16: what is written there changes the frame.
+    """
+    layout = frame.format
+    deep = bits_of(layout) > 8
+    packed = len(frame.planes) == 1
+    channels = layout.padded_bits_per_pixel // (16 if deep else 8) if packed else 1
+    found = []
+    for plane in frame.planes:
+        lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+        samples = lines[:, : plane.width * channels * (1 + deep)]
+        if deep:
+            samples = samples.view("<u2")
+        found.append(
+            samples.reshape(plane.height, plane.width, channels) if channels > 1 else samples
+        )
+    return found
