@@ -9,7 +9,6 @@ weights, as in `restorert.quantize.qdq`.
 from __future__ import annotations
 
 import copy
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +76,7 @@ class FakeQuantized(nn.Module):
     Attributes:
         network: the student; its layers' inputs and weights are rounded as in the file.
         original: the network as it was, whose pictures are the targets beside the clean ones.
-        steps: the activations' scales, as logarithms over `_SCALES_RATE`.
+        steps: for each activation's scale the logarithm of its change, over `_SCALES_RATE`.
     """
 
     def __init__(self, network: RestorationNetwork, layers: QuantizedLayers) -> None:
@@ -95,10 +94,7 @@ class FakeQuantized(nn.Module):
         self.original = copy.deepcopy(network)
         self.layers = layers
         self.steps = nn.ParameterDict(
-            {
-                _key(name): nn.Parameter(torch.tensor(math.log(step) / _SCALES_RATE))
-                for name, step in layers.scales.items()
-            }
+            {_key(name): nn.Parameter(torch.zeros(())) for name in layers.scales}
         )
         modules = dict(self.network.named_modules())
         for name, source in layers.sources.items():
@@ -114,7 +110,7 @@ class FakeQuantized(nn.Module):
             module.register_forward_pre_hook(self._rounding(source))
 
     def _scale(self, source: str) -> Tensor:
-        return (self.steps[_key(source)] * _SCALES_RATE).exp()
+        return (self.steps[_key(source)] * _SCALES_RATE).exp() * self.layers.scales[source]
 
     def _rounding(self, source: str) -> Callable[..., Any]:
         def rounded(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
