@@ -192,9 +192,8 @@ def test_int8(
     pictures = tuple(_picture(1, 3 * m, (4 + i) * m, c).numpy() for i in range(3))
     report = rr.quantize_network(net, tmp_path / "int8.onnx", Patches.given(pictures), gate=False)
     assert report.int8_layers
-    assert report.quality is not None
     # worst seen, on photographs: 0.022 (swinir)
-    assert report.quality.residual_error < 0.06
+    assert report.quality["given"].residual_error < 0.06
     onnx.checker.check_model(onnx.load(report.path), full_check=True)
     shape = (1, c, 4 * m, 8 * m)
     engine = rr.build_engine(report.path, precision="int8", shape=shape, runner="openvino")

@@ -16,8 +16,8 @@ from restorert.cli import main as cli
 from restorert.pictures.degradations import GaussianNoise, Jpeg
 from restorert.pictures.files import read_image, write_image
 from restorert.pictures.picture import Picture
-from restorert.quantize import shipped_calibration
-from restorert.weights import shipped_calibrations, shipped_weights
+from restorert.quantize import shipped_int8
+from restorert.weights import shipped_calibrations, shipped_weights, weights_hash
 
 NAMES = sorted(shipped_weights())
 
@@ -128,10 +128,13 @@ def test_int8_needs_no_pictures(
 def test_the_calibration_is_of_the_weights() -> None:
     for name in shipped_calibrations():
         network = rr.load_network(name)
-        calibration = shipped_calibration(network)
-        assert calibration is not None
+        shipped = shipped_int8(network)
+        assert shipped is not None
+        tuned, calibration = shipped
         assert calibration.network == name
-        assert shipped_calibration(rr.create_network(name)) is None
+        assert calibration.weights_sha256 == weights_hash(tuned)
+        assert set(calibration.quality) == set(network.spec.conditions)
+        assert shipped_int8(rr.create_network(name)) is None
     assert list(shipped_calibrations()) == ["hinet-tiny"]
 
 

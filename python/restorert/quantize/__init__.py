@@ -6,7 +6,7 @@ from restorert.precision import DROP_LIMITS
 from restorert.quantize.calibration_file import (
     CalibrationCache,
     read_calibration,
-    shipped_calibration,
+    shipped_int8,
 )
 from restorert.quantize.histogram import METHODS, Histogram
 from restorert.quantize.measure import (
@@ -36,6 +36,6 @@ __all__ = [
     "quantize_network",
     "read_calibration",
     "read_patches",
-    "shipped_calibration",
+    "shipped_int8",
     "ssim",
 ]

@@ -19,7 +19,7 @@ from restorert.networks import RestorationNetwork
 from restorert.quantize.histogram import METHODS
 from restorert.quantize.qdq import LARGEST
 from restorert.record import check_value, read_record
-from restorert.weights import shipped_calibrations, weights_hash
+from restorert.weights import load_network, shipped_calibrations, weights_hash
 
 if TYPE_CHECKING:
     from restorert.quantize.measure import Quality
@@ -51,6 +51,7 @@ class CalibrationCache:
         keep: layer -> why it is not in INT8.
         corrections: layer -> what is added to its bias, [channels].
         quality: condition -> what INT8 cost there, see `figures`; for readers only.
+        tuned_from: hex SHA-256 of the weights that these were fine-tuned from for INT8, or "".
     """
 
     network: str
@@ -63,6 +64,7 @@ class CalibrationCache:
     keep: dict[str, str] = field(default_factory=dict)
     corrections: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     quality: dict[str, dict[str, float]] = field(default_factory=dict)
+    tuned_from: str = ""
 
     def to_json(self) -> str:
         """The text of the file: a scale a line and a layer's corrections a line."""
@@ -141,7 +143,9 @@ def read_calibration(path: str | os.PathLike[str]) -> CalibrationCache:
     except InputError as error:
         raise CalibrationError(f"{name}: {error}") from None
     # Errors quote these texts.
-    for key in ("network", "weights_sha256"):
+    for key in ("network", "weights_sha256", "tuned_from"):
+        if key not in values:
+            continue
         values[key] = printable(values[key])
     values["conditions"] = [printable(name) for name in values.get("conditions", [])]
     values["keep"] = {item: printable(why) for item, why in values.get("keep", {}).items()}
@@ -166,10 +170,21 @@ def _corrections(raw: object) -> dict[str, NDArray[np.float32]]:
     return found
 
 
-def shipped_calibration(network: RestorationNetwork) -> CalibrationCache | None:
-    """The calibration that comes with the package for just these weights, or None."""
+def shipped_int8(
+    network: RestorationNetwork,
+) -> tuple[RestorationNetwork, CalibrationCache] | None:
+    """What INT8 is made of for just these weights, where it comes with the package.
+
+    Returns:
+        The network itself, or one that was fine-tuned from it for INT8, and its calibration; None
+        for other weights than the package's.
+    """
     path = shipped_calibrations().get(network.spec.name)
     if path is None:
         return None
-    calibration = read_calibration(path)
-    return calibration if calibration.weights_sha256 == weights_hash(network) else None
+    calibration, own = read_calibration(path), weights_hash(network)
+    if calibration.weights_sha256 == own:
+        return network, calibration
+    if calibration.tuned_from != own:
+        return None
+    return load_network(path.with_suffix(".safetensors"), name=network.spec.name), calibration

@@ -23,7 +23,7 @@ from restorert.files import check_output
 from restorert.networks import RestorationNetwork, list_networks, network_spec, seed_of
 from restorert.precision import SAFER, check_engine_precision
 from restorert.progress import Progress, stage
-from restorert.quantize import shipped_calibration
+from restorert.quantize import shipped_int8
 from restorert.runtime.engine import Engine
 from restorert.runtime.load import load_engine
 from restorert.runtime.onnx_cache import cached_onnx
@@ -51,19 +51,21 @@ class NetworkSource:
         self, backend: Backend, precision: str, cache: EngineCache, progress: Progress | None
     ) -> OnnxFile:
         """The file that ``backend`` builds an engine of ``precision`` from."""
-        calibration = None
+        network, calibration, digest = self.network, None, self.weights_sha256
         if precision == "int8":
-            calibration = shipped_calibration(self.network)
-            if calibration is None:
+            shipped = shipped_int8(network)
+            if shipped is None:
                 raise InputError(
                     "an int8 engine is built from a calibrated ONNX file", Cure.CALIBRATE
                 )
+            network, calibration = shipped
+            digest = calibration.weights_sha256
         with stage("exporting to ONNX", progress):
             return cached_onnx(
-                self.network,
+                network,
                 backend.onnx_precision(precision),
                 cache,
-                weights_sha256=self.weights_sha256,
+                weights_sha256=digest,
                 runner=backend.name,
                 deploy=self.deploy,
                 calibration=calibration,

@@ -230,6 +230,7 @@ def write_int8(
         pictures={},
         scales=module.scales(),
         conditions=list(network.spec.conditions),
+        tuned_from=weights_hash(module.original),
         keep=dict.fromkeys(module.layers.kept, "not in INT8 before the fine-tuning"),
     )
     report = quantize_network(

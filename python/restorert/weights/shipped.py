@@ -13,6 +13,8 @@ def shipped_weights() -> dict[str, Path]:
 
 
 def shipped_calibrations() -> dict[str, Path]:
-    """Network name -> INT8 calibration that comes with the package."""
-    found = sorted(_SHIPPED.glob("*.int8.json"))
-    return {path.name.removesuffix(".int8.json"): path for path in found}
+    """Network name -> INT8 calibration that comes with the package.
+
+    Beside it, with the suffix .safetensors, are weights that were fine-tuned for INT8, if any.
+    """
+    return {path.stem: path for path in sorted((_SHIPPED / "int8").glob("*.json"))}
