@@ -1,6 +1,10 @@
 """What INT8 costs by tool: our calibration, ONNX Runtime's, NNCF's and ModelOpt's, side by side.
 
     python benchmarks/int8.py --images DIR [--tools restorert,onnxruntime,nncf,modelopt]
+    python benchmarks/int8.py --by-condition [--held-out FILE ...]
+
+The second form measures the network's own INT8 engine against its float32, in every condition that
+its inputs may be in, on the four pictures of quality.py and on photographs of yours.
 
 Each tool gets the same float32 network and the same noisy patches, and is asked for what TensorRT
 takes: symmetric int8 with zero point 0, weights an output channel. Its file is then computed as it
@@ -33,8 +37,11 @@ from restorert.errors import InputError
 from restorert.export import export_onnx, inline_functions
 from restorert.export.onnx_export import cast_network
 from restorert.networks import RestorationNetwork
+from restorert.pictures.degradations import degradation
 from restorert.pictures.padding import pad
-from restorert.quantize import METHODS, Patches
+from restorert.quantize import METHODS, Patches, quality_table
+from restorert.quantize.calibration_file import figures
+from restorert.quantize.measure import compare
 from restorert.quantize.session import onnx_session
 
 Planes = NDArray[np.float32]
@@ -178,7 +185,18 @@ def _session(path: Path) -> Restore:
 
 def main() -> int:
     parser = report.parser(__doc__)
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="to calibrate on")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--images", type=Path, metavar="DIR", help="to calibrate on")
+    task.add_argument("--by-condition", action="store_true", help="the shipped INT8, by condition")
+    parser.add_argument(
+        "--held-out",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="with --by-condition: a photograph to measure on as well, its middle 576x384 at the "
+        "size at which it just covers that",
+    )
     parser.add_argument("--weights", default="hinet-tiny", help="default: the shipped network")
     parser.add_argument(
         "-n", "--patches", type=number(int, 1, 10**6), default=64, help="of 256x256; default 64"
@@ -198,6 +216,8 @@ def run(options: argparse.Namespace) -> int:
             raise InputError(f"--tools knows {', '.join(TOOLS)}, not {tool!r}")
     report.print_header(console)
     network = rr.load_network(options.weights)
+    if options.by_condition:
+        return _by_condition(options, console, network)
     patches = rr.read_patches(
         options.images, network.spec, options.patches, conditions=[f"sigma {SIGMA:g}"]
     )
@@ -229,6 +249,55 @@ def run(options: argparse.Namespace) -> int:
         }
         report.write_json(options.json, "int8", settings, rows)
     return 0
+
+
+def _by_condition(
+    options: argparse.Namespace, console: Console, network: RestorationNetwork
+) -> int:
+    pictures = held_out()[0] | {path.stem: _middle(path) for path in options.held_out}
+    multiple = network.spec.size_multiple
+    cropped = {
+        name: p[: p.shape[0] // multiple * multiple, : p.shape[1] // multiple * multiple]
+        for name, p in pictures.items()
+    }
+    sides = [max(p.shape[axis] for p in cropped.values()) for axis in (0, 1)]
+    engine = rr.build_engine(network, precision="int8", shape=(1, 3, *sides), runner="openvino")
+    console.print(engine.describe(), highlight=False, soft_wrap=True)
+    conditions = [name for name in network.spec.conditions if name != "given"]
+    keys = [(condition, name) for condition in conditions for name in cropped]
+    clean = {name: np.ascontiguousarray(p.transpose(2, 0, 1))[None] for name, p in cropped.items()}
+    inputs = [
+        np.ascontiguousarray(
+            degradation(condition)(cropped[name], np.random.default_rng(index)).transpose(2, 0, 1)
+        )[None]
+        for index, (condition, name) in enumerate(keys)
+    ]
+    patches = Patches(
+        tuple(inputs),
+        tuple(clean[name] for _, name in keys),
+        tuple(condition for condition, _ in keys),
+        {},
+    )
+    found = [np.asarray(engine(x)) for x in inputs]
+    qualities = compare(found, network, patches)
+    console.print("\n".join(quality_table(qualities)), highlight=False, soft_wrap=True)
+    if options.json:
+        rows = [{"condition": name, **values} for name, values in figures(qualities).items()]
+        settings = {"weights": str(options.weights), "pictures": list(cropped)}
+        report.write_json(options.json, "int8-conditions", settings, rows)
+    return 0
+
+
+def _middle(path: Path) -> Planes:
+    from PIL import Image
+
+    rows, columns = 384, 576
+    image = Image.open(path).convert("RGB")
+    scale = max(columns / image.width, rows / image.height)
+    size = round(image.width * scale), round(image.height * scale)
+    pixels = np.asarray(image.resize(size, Image.Resampling.LANCZOS))
+    top, left = (pixels.shape[0] - rows) // 2, (pixels.shape[1] - columns) // 2
+    return np.float32(pixels[top : top + rows, left : left + columns]) / np.float32(255)
 
 
 def _restore(case: Case, network: RestorationNetwork, noisy: Planes) -> Planes:

@@ -363,7 +363,7 @@ def test_bad_commands_get_one_line(
     tiny = ("--recipe", "hinet-tiny", *out)
     pictures = ("--images", str(images))
     assert "did you mean hinet-tiny" in one_line(capsys, "--recipe", "hinet-tini", *pictures)
-    assert "required: --recipe" in one_line(capsys)
+    assert "one of the arguments --recipe --qat is required" in one_line(capsys)
     assert "--images DIR" in one_line(capsys, *tiny)
     assert "no pictures in it" in one_line(capsys, *tiny, "--images", str(empty))
     assert "no such folder" in one_line(capsys, *tiny, "--images", "none")
