@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -164,3 +165,22 @@ def test_network_table() -> None:
         assert psnr == ("-" if stated is None else f"{stated[1]:.2f} {stated[0]}")
         assert multiple == str(spec.size_multiple)
         assert tile == str(spec.tile or "-")
+
+
+def test_the_int8_table_is_the_committed_result() -> None:
+    rows = json.loads((ROOT / "benchmarks/results/cpu/int8-conditions.json").read_text())["rows"]
+    page = (ROOT / "docs/int8.md").read_text()
+    for row in rows:
+        cells = (
+            row["condition"],
+            f"{row['drop_db']:.3f}",
+            f"{row['worst_drop_db']:.3f}",
+            f"{row['fp32_db']:.2f}",
+            f"{row['shift_levels']:.3f}",
+            f"{row['worst_shift_levels']:+.3f}",
+        )
+        assert f"| {' | '.join(cells)} |" in page
+    readme = (ROOT / "README.md").read_text()
+    assert f"costs at most {max(row['drop_db'] for row in rows):.2f} dB on average" in readme
+    worst = max(row["worst_drop_db"] for row in rows)
+    assert f"Single pictures lost up to {worst + 1e-9:.2f} dB" in readme
