@@ -270,6 +270,7 @@ def test_networks_are_strongly_typed(
     trt.builder.create_network.assert_called_once_with(flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["10.8.0", "10.14.1", "10.15.1", "11.0.0"])
 @pytest.mark.parametrize("plugins", [False, True])
 def test_plugins_replace_functions(

@@ -395,6 +395,7 @@ def test_build_without_a_path_is_cached(weights: Path, capsys: Capture) -> None:
     assert paths[0].is_file()
 
 
+@pytest.mark.slow
 def test_build_by_a_recipe(
     weights: Path, repository: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -107,6 +107,7 @@ def test_gradients_in_closed_form() -> None:
     assert float(scale.grad) == pytest.approx((1 - 1.04) + (-4 + 3.6) + 127 - 128, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_it_computes_as_the_file(network: Network, int8_file: Path) -> None:
     layers = read_quantized_layers(int8_file)
     assert layers.kept == ("cat12",)
@@ -147,6 +148,7 @@ def test_it_computes_as_the_file(network: Network, int8_file: Path) -> None:
     assert all(torch.equal(v, own[k]) for k, v in module.trained().state_dict().items())
 
 
+@pytest.mark.slow
 def test_steps_lessen_the_harm(network: Network, int8_file: Path) -> None:
     module = FakeQuantized(network, read_quantized_layers(int8_file))
     degraded = torch.from_numpy(_picture(32))
@@ -164,6 +166,7 @@ def test_steps_lessen_the_harm(network: Network, int8_file: Path) -> None:
     assert module.scales() != module.layers.scales
 
 
+@pytest.mark.slow
 def test_files_that_are_none(tmp_path: Path, network: Network, int8_file: Path) -> None:
     path = tmp_path / "a.onnx"
     path.write_bytes(b"none")
@@ -177,6 +180,7 @@ def test_files_that_are_none(tmp_path: Path, network: Network, int8_file: Path) 
         FakeQuantized(network, QuantizedLayers({**layers.sources, "none": "x"}, layers.scales))
 
 
+@pytest.mark.slow
 def test_the_recipe_is_of_the_networks_conditions(network: Network, int8_file: Path) -> None:
     layers = read_quantized_layers(int8_file)
     made = int8_recipe(network.spec, layers)
